@@ -1,0 +1,327 @@
+//! Twins of `include/carnet_image.h`; its comments are the reference. Private to one build of Carnet.
+
+use crate::{Address, CONTEXT_MAX, Records};
+
+/// Most providers of a policy.
+pub const MAX_PROVIDERS: usize = 16;
+/// Most rules of a policy.
+pub const MAX_RULES: usize = 256;
+/// Most listeners of a provider.
+pub const MAX_LISTENERS: usize = 4;
+/// Most owners of a provider.
+pub const MAX_OWNERS: usize = 4;
+/// "No provider", "no rule".
+pub const NONE: u32 = u32::MAX;
+
+/// [`Owner::kind`]: everything below a cgroup.
+pub const OWNER_CGROUP: u32 = 1;
+/// [`Owner::kind`]: a real uid.
+pub const OWNER_UID: u32 = 2;
+
+/// [`Provider::flags`]: knows `SO_ORIGINAL_DST` only.
+pub const PROVIDER_UNAWARE: u32 = 1;
+/// [`Provider::flags`]: when dead, go to the next provider.
+pub const PROVIDER_OPEN: u32 = 2;
+/// [`Provider::flags`]: applications may dial its listener.
+pub const PROVIDER_DIRECT: u32 = 4;
+
+crate::twins! {
+    /// Configuration of one engine.
+    struct Config: 56 {
+        /// Instance id, random.
+        engine: u64,
+        /// High half of every flow id, random.
+        flow_seed: u64,
+        /// Nanoseconds for which a queried blob may be set.
+        stamp_ttl: u64,
+        /// Connections without a record are decided on below this cgroup only.
+        governed_cgroup: u64,
+        /// Depth of that cgroup below the root.
+        governed_level: u32,
+        /// Which of the two policy images is in force.
+        policy_slot: u32,
+        /// Which of the two keys makes new tags.
+        key_slot: u32,
+        /// Zero.
+        pad: u32,
+        /// Zero.
+        pad2: u64,
+    }
+
+    /// A SipHash key.
+    struct Key: 24 {
+        /// Never 0 in a slot in use.
+        id: u32,
+        /// Zero.
+        pad: u32,
+        /// Low half.
+        k0: u64,
+        /// High half.
+        k1: u64,
+    }
+
+    /// Whose listeners and outgoing sockets are a provider's.
+    struct Owner: 24 {
+        /// With [`OWNER_CGROUP`].
+        cgroup_id: u64,
+        /// Depth of that cgroup below the root.
+        cgroup_level: u32,
+        /// With [`OWNER_UID`].
+        uid: u32,
+        /// `OWNER_*`.
+        kind: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// One provider.
+    struct Provider: 224 {
+        /// 1, 2, 3 ...
+        handle: u32,
+        /// Unique, lower is earlier.
+        rank: u32,
+        /// `PROVIDER_*`.
+        flags: u32,
+        /// How many of `listener` are in use.
+        listeners: u32,
+        /// How many of `owner` are in use.
+        owners: u32,
+        /// Redirects at once per destination; 0: no limit.
+        in_flight_limit: u32,
+        /// Zero.
+        pad: u64,
+        /// Owners.
+        owner: [Owner; MAX_OWNERS],
+        /// Addresses to dial, never wildcards.
+        listener: [Address; MAX_LISTENERS],
+    }
+
+    /// One filter of the host or of a provider.
+    struct Rule: 40 {
+        /// In the v4-mapped form.
+        prefix: [u8; 16],
+        /// 0..=128.
+        prefix_len: u32,
+        /// Inclusive.
+        port_min: u16,
+        /// Inclusive.
+        port_max: u16,
+        /// Index, or [`NONE`] for the host's.
+        provider: u32,
+        /// `ACTION_*`.
+        action: u32,
+        /// Id, from 1.
+        filter: u32,
+        /// Key of the context map, 0: none.
+        context: u32,
+    }
+
+    /// A whole policy, swapped in at once.
+    struct Policy: 13856 {
+        /// Counted up.
+        generation: u64,
+        /// [`ACTION_PERMIT`] or [`ACTION_BLOCK`].
+        default_action: u32,
+        /// How many of `provider` are in use.
+        providers: u32,
+        /// How many of `rule` are in use.
+        rules: u32,
+        /// Zero.
+        pad: u32,
+        /// Zero.
+        pad2: u64,
+        /// By rising rank.
+        provider: [Provider; MAX_PROVIDERS],
+        /// The host's, then each provider's by rank; within each by falling weight.
+        rule: [Rule; MAX_RULES],
+    }
+
+    /// The bytes a filter gives to its provider.
+    struct Context: 2056 {
+        /// How many of `bytes` are in use.
+        size: u32,
+        /// Zero.
+        pad: u32,
+        /// The bytes.
+        bytes: [u8; CONTEXT_MAX],
+    }
+
+    /// One question to the decision, and its answer.
+    struct Question: 72 {
+        /// Destination.
+        remote: Address,
+        /// Policy image.
+        slot: u32,
+        /// Of the record, -1: none.
+        floor: i32,
+        /// Index of the provider whose owner makes the connection, or [`NONE`].
+        dialer: u32,
+        /// Index of the provider whose listener `remote` is, or [`NONE`].
+        listener: u32,
+        /// 0 or 1.
+        has_record: u32,
+        /// Hops of the record.
+        depth: u32,
+        /// Bit i: provider i has nobody of its own listening.
+        dead: u32,
+        /// Answer: `VERDICT_*`.
+        verdict: u32,
+        /// Answer: `REASON_*`.
+        reason: u32,
+        /// Answer: index or [`NONE`].
+        provider: u32,
+        /// Answer: index or [`NONE`].
+        rule: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// What the kernel program reports. All kinds have one layout; the header says which fields mean something.
+    struct Event: 576 {
+        /// [`crate::ABI_VERSION`].
+        version: u16,
+        /// `EVENT_*`.
+        kind: u16,
+        /// Size of this struct.
+        size: u32,
+        /// When.
+        time: u64,
+        /// Of the socket this is about.
+        cookie: u64,
+        /// Flow id, origin and chain; tag and stamp are zero.
+        record: Records,
+        /// Where this connection was going, before any redirect.
+        remote: Address,
+        /// `VERDICT_*`.
+        verdict: u32,
+        /// `REASON_*`.
+        reason: u32,
+        /// Provider concerned, or 0.
+        handle: u32,
+        /// Filter id, or 0.
+        filter: u32,
+        /// Provider whose owner made this connection, or 0.
+        dialer: u32,
+        /// Depth before this connection.
+        base: u32,
+        /// Positive errno, or 0.
+        error: i32,
+        /// `HOW_*`.
+        how: u32,
+        /// Payload bytes the other side acknowledged.
+        sent: u64,
+        /// Payload bytes received.
+        received: u64,
+        /// Nanoseconds since `connect()`.
+        duration: u64,
+        /// Own address.
+        local: Address,
+        /// Of the caller, where there is one.
+        pid: u32,
+        /// Of the caller, where there is one.
+        uid: u32,
+    }
+}
+
+/// Declares the numbers of a C enum.
+macro_rules! numbers {
+    ($type:ty: $($(#[$meta:meta])* $name:ident = $value:literal,)*) => {
+        $($(#[$meta])* pub const $name: $type = $value;)*
+    };
+}
+
+numbers! { u32:
+    /// A provider's filter only.
+    ACTION_REDIRECT = 1,
+    /// A provider's filter only: go to the next provider.
+    ACTION_SKIP = 2,
+    /// A host filter only: straight to the destination.
+    ACTION_PERMIT = 3,
+    /// Refused, final.
+    ACTION_BLOCK = 4,
+
+    /// To its destination.
+    VERDICT_PASS = 1,
+    /// To a provider's listener.
+    VERDICT_REDIRECT = 2,
+    /// Was dialled to a provider's listener, may go on, and gets a record.
+    VERDICT_DIRECT = 3,
+    /// `connect()` fails.
+    VERDICT_REFUSE = 4,
+
+    /// A filter said so.
+    REASON_RULE = 1,
+    /// No filter matched.
+    REASON_DEFAULT = 2,
+    /// Nobody listens there.
+    REASON_DEAD = 3,
+    /// Somebody who is not the owner listens there.
+    REASON_STRANGER = 4,
+    /// The provider has no listener this socket can reach.
+    REASON_FAMILY = 5,
+    /// A filter or the default said block.
+    REASON_BLOCKED = 6,
+    /// A service dialled its own listener, or one that is not above its floor.
+    REASON_OWN_LISTENER = 7,
+    /// A listener that may not be dialled directly.
+    REASON_NOT_DIRECT = 8,
+    /// An explicit proxy's connection without a record is not redirected.
+    REASON_TERMINAL = 9,
+    /// Too many redirects at once to one destination.
+    REASON_RUNAWAY = 10,
+    /// Hop 17.
+    REASON_TOO_DEEP = 11,
+    /// Unspecified, broadcast, multicast or link-local destination.
+    REASON_SPECIAL = 12,
+    /// A kernel thread's connection.
+    REASON_KERNEL = 13,
+    /// No memory for the record.
+    REASON_NO_ROOM = 14,
+    /// Bound to a device, and the caller may not unbind it.
+    REASON_DEVICE = 15,
+    /// Not below the governed cgroup and no record.
+    REASON_OUTSIDE = 16,
+
+    /// Both sides sent FIN.
+    HOW_CLOSED = 1,
+    /// The peer reset it, or it timed out.
+    HOW_RESET = 2,
+    /// This side reset it.
+    HOW_ABORTED = 3,
+    /// Never established.
+    HOW_FAILED = 4,
+}
+
+numbers! { u16:
+    /// A decision.
+    EVENT_CONNECT = 1,
+    /// A service set a record, or was refused it.
+    EVENT_SET = 2,
+    /// A connection that was decided on is over.
+    EVENT_END = 3,
+    /// A provider's listener accepted a connection that has no record.
+    EVENT_LOST = 4,
+    /// A redirected connection was accepted by a socket that is not the provider's.
+    EVENT_STRANGER = 5,
+}
+
+numbers! { usize:
+    /// Events for which the ring buffer had no room.
+    COUNT_EVENTS_LOST = 0,
+    /// Connections redirected.
+    COUNT_REDIRECTED = 1,
+    /// Records handed to accepted sockets.
+    COUNT_HANDED_OVER = 2,
+    /// Accepted connections of providers without a record.
+    COUNT_LOST_CONTEXT = 3,
+    /// Redirected connections accepted by somebody else.
+    COUNT_STRANGERS = 4,
+    /// Connections refused for want of memory.
+    COUNT_NO_ROOM = 5,
+    /// Redirected connections stopped before the SYN because the hand-over had no room.
+    COUNT_HELD_BACK = 6,
+    /// Flows of unaware services for which the inference table had no room.
+    COUNT_NOT_INFERRED = 7,
+    /// How many counters there are.
+    COUNTERS = 8,
+}

@@ -1,0 +1,2 @@
+//! The `carnet` command.
+fn main() {}
