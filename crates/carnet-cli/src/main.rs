@@ -1,2 +1,63 @@
 //! The `carnet` command.
-fn main() {}
+//!
+//! One file per subcommand. The hidden ones are not for people: `carnet run` starts this same program again in other
+//! roles, because what they do must be done in a process of its own. See `run.rs` for how the processes relate.
+#![forbid(unsafe_code)]
+
+mod child;
+mod exec;
+mod guardian;
+mod inspect;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Guardian => guardian::guard(),
+        Command::Exec(arguments) => exec::exec(arguments),
+        Command::Inspect(arguments) => inspect::inspect(arguments),
+    };
+    result.unwrap_or_else(|error| {
+        // One line, the causes behind it: what failed, and what the system said.
+        run::complain(&format!("{error:#}"));
+        ExitCode::from(EXIT_SYSTEM)
+    })
+}
+
+/// Sends connections through inspecting services, each exactly once.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Arguments),
+    #[command(name = guardian::NAME, hide = true)]
+    Guardian,
+    #[command(name = exec::NAME, hide = true)]
+    Exec(exec::Arguments),
+    #[command(name = inspect::NAME, hide = true)]
+    Inspect(inspect::Arguments),
+}
+
+/// The system refused something, or something that is needed is missing.
+const EXIT_SYSTEM: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,24 @@
-//! carnet-engine
+//! Carnet's engine: loads the kernel program, attaches it to cgroups, gives it its policy and reads its events.
+//!
+//! ```text
+//! Hierarchy::find() -> Cgroup::create() -> Engine::load() -> apply(policy) -> attach_*() -> events()
+//! ```
+//!
+//! The engine is the only part of Carnet that opens BPF objects and the only one that needs privileges
+//! (`CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`, and write access to the cgroup hierarchy). Nothing is pinned: the
+//! programs stay attached while somebody holds the links' descriptors, see [`Engine::link_fds`].
+#![forbid(unsafe_code)]
+
+pub mod cgroup;
+
+mod apply;
+mod attach;
+mod error;
+mod events;
+mod listeners;
+mod load;
+
+pub use error::{Error, ErrorKind};
+pub use events::EventReader;
+pub use listeners::{Listener, listeners};
+pub use load::{Engine, Options};

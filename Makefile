@@ -1,0 +1,96 @@
+# `make` lists what there is. Test tiers are separate, so that a reader knows which of them needs root.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+CARGO ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+LOCKED := $(if $(CI),--locked)
+export PATH := $(TARGET)/tools/bin:$(PATH):/usr/sbin:/sbin
+
+# cargo-nextest where it is installed: each test has its own process, and a tier without a test fails. Else cargo test,
+# where tests that touch the kernel run one at a time.
+NEXTEST := $(shell $(CARGO) nextest --version 2>/dev/null)
+TEST := $(CARGO) $(if $(NEXTEST),nextest run --no-fail-fast,test --no-fail-fast) $(LOCKED)
+ALONE := $(if $(NEXTEST),,-- --test-threads=1)
+
+# The end-to-end tests start the command, and find it here.
+export CARNET := $(TARGET)/debug/carnet
+KERNEL_TESTS := $(filter-out foreign examples,$(notdir $(basename $(wildcard e2e/tests/*.rs))))
+
+##@ Use
+.PHONY: help build demo
+help: ## what you are reading
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+
+build: deps-build ## the command, optimised: target/release/carnet
+	$(CARGO) build --release $(LOCKED) -p carnet-cli
+	@echo "built: $(TARGET)/release/carnet"
+
+demo: root-demo deps-demo build ## root: a client through two services, each hop shown
+	CARNET=$(TARGET)/release/carnet scripts/demo.sh
+
+##@ Test
+TIERS := test-unit test-kernel test-foreign test-examples
+.PHONY: test tiers $(TIERS)
+test: root-test deps-test $(TIERS) ## root: every tier below, after installing what they need
+
+test-unit: deps-build ## no root: models, parsers, the library, the documentation's code
+	$(TEST) --workspace --exclude carnet-engine --exclude carnet-e2e --all-features
+	$(TEST) $(if $(NEXTEST),--no-tests=pass) -p carnet-engine --lib
+	$(CARGO) test --doc $(LOCKED) --workspace --exclude carnet-e2e --all-features
+
+test-kernel: root-test-kernel debug ## root: the engine in this kernel, and end to end
+	$(if $(KERNEL_TESTS),,$(error e2e/tests has no test))
+	$(TEST) -p carnet-engine --test '*' $(ALONE)
+	$(TEST) -p carnet-e2e --lib $(addprefix --test ,$(KERNEL_TESTS)) $(ALONE)
+
+test-foreign: root-test-foreign deps-test debug ## root: HAProxy, redsocks, mitmproxy; curl, Go, Python, Java
+	$(TEST) -p carnet-e2e --test foreign $(ALONE)
+
+test-examples: root-test-examples deps-test debug ## root: the services in Rust, Python and C which the documentation shows
+	$(TEST) -p carnet-e2e --test examples $(ALONE)
+
+tiers:
+	@echo $(TIERS)
+
+##@ Check
+.PHONY: lint audit docs-check leftovers fmt
+lint: deps-build deps-lint ## formatting, clippy, shellcheck; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets --all-features -- -D warnings
+	shellcheck .ci/run scripts/*.sh
+	scripts/check-format.sh
+
+audit: deps-audit ## licences, duplicates and sources of the dependencies
+	$(CARGO) deny --locked check licenses bans sources
+
+docs-check: ## paths, links and make targets named in documents and comments exist
+	python3 scripts/check-docs.py --self-test
+	python3 scripts/check-docs.py
+
+leftovers: ## root: nothing of Carnet's is left in the kernel
+	scripts/check-leftovers.sh
+
+fmt: ## format the Rust code
+	$(CARGO) fmt --all
+
+.PHONY: debug deps-build deps-test deps-demo deps-lint deps-audit
+debug: deps-build
+	$(CARGO) build $(LOCKED) -p carnet-cli
+
+deps-build:
+	@scripts/install-deps.sh build
+deps-test:
+	@scripts/install-deps.sh build test
+deps-demo:
+	@scripts/install-deps.sh build demo
+deps-lint:
+	@scripts/install-deps.sh lint
+deps-audit:
+	@scripts/install-deps.sh audit
+
+root-%:
+	@scripts/require-root.sh $*

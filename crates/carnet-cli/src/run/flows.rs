@@ -1,0 +1,350 @@
+//! From the kernel's events, each about one connection, to flows: one application connection over all its hops.
+//!
+//! Events come in, in the order in which they happened, and names which services read; finished flows come out. Pure:
+//! no clock, no files.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use carnet_abi::{self as abi, Event, flow_id};
+
+/// A flow that is over, or at the end of the run a flow as far as it came.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Flow {
+    /// The engine's id; 0 where there was no memory for a record.
+    pub id: u128,
+    /// When the application called `connect()`: `CLOCK_BOOTTIME`, nanoseconds.
+    pub begun: u64,
+    /// Of the application; of the service where [`Flow::ambiguous`].
+    pub pid: u32,
+    /// Real uid.
+    pub uid: u32,
+    /// The process's name, which the process itself chooses.
+    pub program: String,
+    /// The application's own address, where it got as far as having one.
+    pub source: Option<SocketAddr>,
+    /// Where the application asked to go.
+    pub destination: SocketAddr,
+    /// What a service read.
+    pub name: Option<Name>,
+    /// Payload bytes from the application.
+    pub sent: u64,
+    /// Payload bytes to the application.
+    pub received: u64,
+    /// From `connect()` to the end; `None`: refused at once, or still open.
+    pub duration: Option<Duration>,
+    /// What was decided at the application's `connect()`.
+    pub decision: Decision,
+    /// Services that had it, in order.
+    pub chain: Vec<Link>,
+    /// The connection of a service that carries no records, for flows of several applications.
+    pub ambiguous: bool,
+    /// How it ended.
+    pub end: End,
+}
+
+/// The destination's name as the application wrote it on the wire.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Name {
+    /// As read: not to be trusted.
+    pub text: String,
+    /// The protocol it was read from: "tls" or "http".
+    pub from: String,
+}
+
+/// What was decided at the application's `connect()`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Decision {
+    /// Through at least one service.
+    Redirected,
+    /// Straight to its destination: a filter said so, or none matched.
+    Direct,
+    /// Straight to its destination because it cannot be redirected; `carnet_abi::REASON_*`.
+    LeftAlone(u32),
+    /// Not let through.
+    Refused,
+}
+
+/// One service of the chain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Link {
+    /// The service's name.
+    pub service: String,
+    /// It set no record on its outgoing connection, so which flow that belongs to was inferred.
+    pub inferred: bool,
+}
+
+/// How a flow ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum End {
+    /// Both sides said that they were done.
+    Closed,
+    /// The application broke it off.
+    Aborted,
+    /// Broken off by, or lost at; with the errno.
+    Reset(Place, i32),
+    /// Never got through to; with the errno, 0 where there is none.
+    Failed(Place, i32),
+    /// Carnet refused it: `carnet_abi::REASON_*`, the service concerned, the errno that the connecting program got.
+    Refused {
+        /// Why.
+        reason: u32,
+        /// The service concerned, if any.
+        service: Option<String>,
+        /// Which `connect()` got this.
+        error: i32,
+    },
+    /// It is not over.
+    Open,
+}
+
+/// Where something happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// At the destination, or on the way to it.
+    Destination,
+    /// At this service.
+    Service(String),
+}
+
+/// What comes out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Output {
+    /// A flow is over.
+    Flow(Box<Flow>),
+    /// Something that people should know. Said once for each kind and service.
+    Warning(String),
+}
+
+/// Joins events to flows.
+#[derive(Debug)]
+pub struct Joiner {
+    /// Of the services, by handle - 1.
+    services: Vec<String>,
+    open: HashMap<u128, OpenFlow>,
+    /// Names of flows whose events have not been seen yet.
+    early_names: HashMap<u128, Name>,
+    warned: HashSet<(u16, u32, i32)>,
+}
+
+#[derive(Debug)]
+struct OpenFlow {
+    flow: Flow,
+    last: Option<LastHop>,
+}
+
+/// The newest connection that a service made for the flow, at the greatest depth.
+#[derive(Debug)]
+struct LastHop {
+    base: u32,
+    to: Place,
+    end: Option<End>,
+}
+
+impl Joiner {
+    /// `services` are in the order of their handles, which count from 1.
+    pub fn new(services: Vec<String>) -> Self {
+        Self { services, open: HashMap::new(), early_names: HashMap::new(), warned: HashSet::new() }
+    }
+
+    /// How many flows are open.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// A service has read the name of a flow's destination. The first one counts.
+    pub fn name(&mut self, id: u128, name: Name) {
+        if let Some(open) = self.open.get_mut(&id) {
+            open.flow.name.get_or_insert(name);
+            return;
+        }
+        // A name of a flow that has ended already stays here, so this must not grow.
+        if self.early_names.len() >= MOST_EARLY_NAMES {
+            self.early_names.clear();
+        }
+        self.early_names.entry(id).or_insert(name);
+    }
+
+    /// The next event.
+    pub fn event(&mut self, event: &Event) -> Option<Output> {
+        match event.kind {
+            abi::EVENT_CONNECT if event.base == 0 => self.begin(event),
+            abi::EVENT_CONNECT => self.next_hop(event),
+            abi::EVENT_END if event.base == 0 => Some(self.end(event)),
+            abi::EVENT_END => self.hop_end(event),
+            abi::EVENT_SET if event.error != 0 => {
+                self.warn(event, format!("carnet refused to take a record from process {}", event.pid))
+            }
+            abi::EVENT_LOST => {
+                let service = self.service(event.handle);
+                self.warn(event, format!("{service} accepted a connection that did not come through carnet, or whose record is lost"))
+            }
+            abi::EVENT_STRANGER => {
+                let service = self.service(event.handle);
+                self.warn(event, format!("a process that is not {service} took its port; the connection was cut off"))
+            }
+            _ => None,
+        }
+    }
+
+    /// The flows that are still open, oldest first.
+    pub fn finish(&mut self) -> Vec<Flow> {
+        let mut flows: Vec<_> = self.open.drain().map(|(_, open)| open.flow).collect();
+        flows.sort_by_key(|flow| (flow.begun, flow.id));
+        flows
+    }
+
+    fn begin(&mut self, event: &Event) -> Option<Output> {
+        let mut flow = self.flow(event);
+        if event.verdict == abi::VERDICT_REFUSE {
+            flow.decision = Decision::Refused;
+            flow.end = self.refusal(event);
+            return Some(Output::Flow(flow.into()));
+        }
+        flow.decision = match (event.verdict, event.reason) {
+            (abi::VERDICT_PASS, abi::REASON_RULE | abi::REASON_DEFAULT | abi::REASON_DEAD) => Decision::Direct,
+            (abi::VERDICT_PASS, reason) => Decision::LeftAlone(reason),
+            _ => Decision::Redirected,
+        };
+        self.open.insert(flow.id, OpenFlow { flow, last: None });
+        None
+    }
+
+    fn next_hop(&mut self, event: &Event) -> Option<Output> {
+        let chain = self.chain(event);
+        let to = self.place(event);
+        let end = (event.verdict == abi::VERDICT_REFUSE).then(|| self.refusal(event));
+        let open = self.open.get_mut(&flow_id(event.record.flow))?;
+        if chain.len() >= open.flow.chain.len() {
+            // What earlier events said about who inferred stays true.
+            let known = std::mem::replace(&mut open.flow.chain, chain);
+            for (link, known) in open.flow.chain.iter_mut().zip(known) {
+                link.inferred |= known.inferred;
+            }
+        }
+        if event.record.origin.flags & abi::ORIGIN_INFERRED != 0
+            && let Some(dialer) = open.flow.chain.get_mut(event.base as usize - 1)
+        {
+            dialer.inferred = true;
+        }
+        if open.last.as_ref().is_none_or(|last| last.base <= event.base) {
+            open.last = Some(LastHop { base: event.base, to, end });
+        }
+        None
+    }
+
+    fn hop_end(&mut self, event: &Event) -> Option<Output> {
+        let open = self.open.get_mut(&flow_id(event.record.flow))?;
+        let last = open.last.as_mut().filter(|last| last.base == event.base)?;
+        last.end = Some(end_of(event, last.to.clone()));
+        None
+    }
+
+    fn end(&mut self, event: &Event) -> Output {
+        let id = flow_id(event.record.flow);
+        // Without its beginning (an event was lost) the end alone tells nearly everything.
+        let mut open = match self.open.remove(&id) {
+            Some(open) => open,
+            None => OpenFlow { flow: self.flow(event), last: None },
+        };
+        self.early_names.remove(&id);
+        let flow = &mut open.flow;
+        if event.record.origin.local != abi::Address::default() {
+            flow.source = Some(event.record.origin.local.to_socket_addr());
+        } else if event.local.port != 0 {
+            flow.source = Some(event.local.to_socket_addr());
+        }
+        flow.sent = event.sent;
+        flow.received = event.received;
+        flow.duration = Some(Duration::from_nanos(event.duration));
+        let first = match flow.chain.first() {
+            Some(link) => Place::Service(link.service.clone()),
+            None => Place::Destination,
+        };
+        let own = end_of(event, first);
+        // What the application saw is the last service's doing; what happened to that service's connection is the cause.
+        flow.end = match (own, open.last.and_then(|last| last.end)) {
+            (End::Aborted, _) => End::Aborted,
+            (_, Some(cause @ (End::Failed(..) | End::Refused { .. }))) => cause,
+            (End::Reset(..), Some(cause @ End::Reset(..))) => cause,
+            (own, _) => own,
+        };
+        Output::Flow(open.flow.into())
+    }
+
+    fn flow(&mut self, event: &Event) -> Flow {
+        let origin = &event.record.origin;
+        let id = flow_id(event.record.flow);
+        let known = origin.time != 0;
+        Flow {
+            id,
+            begun: if known { origin.time } else { event.time },
+            pid: if known { origin.pid } else { event.pid },
+            uid: if known { origin.uid } else { event.uid },
+            program: String::from_utf8_lossy(origin.comm()).into_owned(),
+            source: None,
+            destination: event.remote.to_socket_addr(),
+            name: self.early_names.remove(&id),
+            sent: 0,
+            received: 0,
+            duration: None,
+            decision: match event.verdict {
+                abi::VERDICT_PASS => Decision::Direct,
+                _ => Decision::Redirected,
+            },
+            chain: self.chain(event),
+            ambiguous: origin.flags & abi::ORIGIN_AMBIGUOUS != 0,
+            end: End::Open,
+        }
+    }
+
+    fn chain(&self, event: &Event) -> Vec<Link> {
+        let depth = (event.record.depth as usize).min(abi::MAX_HOPS);
+        let hops = event.record.chain[..depth].iter();
+        hops.map(|hop| Link { service: self.service(hop.handle), inferred: false }).collect()
+    }
+
+    fn place(&self, event: &Event) -> Place {
+        match event.verdict {
+            abi::VERDICT_REDIRECT | abi::VERDICT_DIRECT => Place::Service(self.service(event.handle)),
+            _ => Place::Destination,
+        }
+    }
+
+    fn refusal(&self, event: &Event) -> End {
+        let service = (event.handle != 0).then(|| self.service(event.handle));
+        End::Refused { reason: event.reason, service, error: event.error }
+    }
+
+    fn service(&self, handle: u32) -> String {
+        let index = (handle as usize).checked_sub(1);
+        match index.and_then(|index| self.services.get(index)) {
+            Some(name) => name.clone(),
+            None => format!("service {handle}"),
+        }
+    }
+
+    fn warn(&mut self, event: &Event, mut text: String) -> Option<Output> {
+        if event.error != 0 {
+            text = format!("{text}: {}", nix::errno::Errno::from_raw(event.error).desc());
+        }
+        let new = self.warned.insert((event.kind, event.handle, event.error));
+        new.then_some(Output::Warning(text))
+    }
+}
+
+/// How this one connection ended, whose other side is `to`.
+fn end_of(event: &Event, to: Place) -> End {
+    match event.how {
+        abi::HOW_CLOSED => End::Closed,
+        abi::HOW_RESET => End::Reset(to, event.error),
+        abi::HOW_FAILED => End::Failed(to, event.error),
+        _ => End::Aborted,
+    }
+}
+
+const MOST_EARLY_NAMES: usize = 4096;
+
+#[cfg(test)]
+mod tests;

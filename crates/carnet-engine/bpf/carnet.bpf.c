@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only
+/*
+ * Carnet's kernel program. One header per layer, in the order in which a flow meets them; ARCHITECTURE.md tells the
+ * life of a flow through them.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/in.h>
+#include <linux/types.h>
+
+#include "kernel.h"
+#include "carnet_abi.h"
+#include "carnet_image.h"
+
+#include "maps.h"
+#include "address.h"
+#include "siphash.h"
+#include "owner.h"
+#include "decide.h"
+#include "record.h"
+#include "flight.h"
+#include "event.h"
+
+#include "connect.h"
+#include "sockops.h"
+#include "sockopt.h"
+#include "peername.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* The decision by itself, for the test that compares it with carnet_policy::decide(). Not loaded otherwise. */
+SEC("syscall")
+int carnet_ask(struct carnet_question *question)
+{
+	struct carnet_question copy = *question;
+
+	carnet_decide(&copy);
+	question->verdict = copy.verdict;
+	question->reason = copy.reason;
+	question->provider = copy.provider;
+	question->rule = copy.rule;
+	return 0;
+}

@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/* connect(): decide, look the listener up, lengthen the record, rewrite the address. */
+#ifndef CARNET_CONNECT_H
+#define CARNET_CONNECT_H
+
+#include "decide.h"
+#include "event.h"
+#include "flight.h"
+#include "owner.h"
+
+#define LISTENER_ALIVE    0
+#define LISTENER_DEAD     1
+#define LISTENER_STRANGER 2
+#define LISTENER_FAMILY   3 /* no address this socket could reach */
+
+#define NOBODY_LISTENS 0x40000000
+
+/* Who listens at an address of the connecting socket's network namespace: its owners, or NOBODY_LISTENS. */
+__noinline int carnet_listener_at(struct bpf_sock_addr *ctx, const struct carnet_addr *at, __u32 slot)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct ip_words words;
+	struct bpf_sock *sk;
+	int found = NOBODY_LISTENS;
+
+	if (!at)
+		return found;
+	words = ip_words(at->ip);
+
+	if (ip_is_v4(at->ip)) {
+		tuple.ipv4.daddr = words.w[3];
+		tuple.ipv4.dport = bpf_htons(at->port);
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		__builtin_memcpy(tuple.ipv6.daddr, &words, sizeof(words));
+		tuple.ipv6.dport = bpf_htons(at->port);
+		sk = bpf_skc_lookup_tcp(ctx, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
+		return found;
+	if (sk->state == BPF_TCP_LISTEN)
+		found = owned_sock(sk, slot);
+	bpf_sk_release(sk);
+	return found;
+}
+
+/* Everything a connect() is decided with. One per call, on the stack; bpf_loop() passes it on. */
+struct attempt {
+	struct bpf_sock_addr       *ctx;
+	const struct carnet_policy *policy;
+	struct carnet_sock         *sock;
+	struct carnet_question      question;
+	struct carnet_addr          target;
+	__u32                       family;
+	__u32                       trouble; /* what was wrong with the last dead provider: LISTENER_* */
+};
+
+/* Can this socket reach such a listener at all? IPv6 sockets reach IPv4 unless v6-only or bound to an IPv6 address. */
+static __always_inline bool reaches(struct bpf_sock_addr *ctx, __u32 family, bool v4)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct sock *sock;
+	__u8 source[16] __attribute__((aligned(4)));
+	bool bound, bound_v4;
+
+	if (family == AF_INET)
+		return v4;
+	if (!sk)
+		return false;
+	ip_from_v6(source, sk->src_ip6[0], sk->src_ip6[1], sk->src_ip6[2], sk->src_ip6[3]);
+	bound = !ip_is_unspecified(source);
+	bound_v4 = ip_is_v4(source);
+	if (!v4)
+		return !bound_v4;
+	if (bound && !bound_v4)
+		return false;
+	sock = kernel_sock(sk);
+	return sock && !BPF_CORE_READ_BITFIELD_PROBED(sock, __sk_common.skc_ipv6only);
+}
+
+/* A search for a provider's listener. Plain data, so that the function below is verified once and not at every call. */
+struct search {
+	__u32              slot;
+	__u32              provider;
+	__u32              family; /* of the socket */
+	__u32              v4;     /* the destination is IPv4 */
+	struct carnet_addr found;
+};
+
+/* Looks for a listener of the provider which is alive, its owner's, and can be reached. Returns LISTENER_*. */
+__noinline int carnet_listener_of(struct bpf_sock_addr *ctx, struct search *search)
+{
+	const struct carnet_provider *provider;
+	const struct carnet_policy *policy;
+	int worst = LISTENER_FAMILY;
+	__u32 index;
+
+	if (!search)
+		return worst;
+	index = search->provider;
+	policy = carnet_policy_at(search->slot);
+	if (!policy || index >= CARNET_MAX_PROVIDERS)
+		return worst;
+	provider = &policy->provider[index];
+	/* Two rounds: listeners of the destination's own family first, they need no v4-mapped address. */
+	for (__u32 i = 0; i < 2 * CARNET_MAX_LISTENERS; i++) {
+		__u32 at = i & (CARNET_MAX_LISTENERS - 1);
+		__u32 owned, v4;
+
+		if (at >= provider->listeners)
+			continue;
+		search->found = provider->listener[at];
+		v4 = ip_is_v4(search->found.ip);
+		if ((v4 == search->v4) != (i < CARNET_MAX_LISTENERS) || !reaches(ctx, search->family, v4))
+			continue;
+		owned = carnet_listener_at(ctx, &search->found, search->slot);
+		if (owned == NOBODY_LISTENS) {
+			if (worst == LISTENER_FAMILY)
+				worst = LISTENER_DEAD;
+			continue;
+		}
+		if (owned & (1U << index))
+			return LISTENER_ALIVE;
+		worst = LISTENER_STRANGER;
+	}
+	return worst;
+}
+
+/* Asks the decision; where it names a provider that turns out dead, marks it so and asks again. 1 ends the loop. */
+static long attempt_once(__u32 round, void *data)
+{
+	struct attempt *attempt = data;
+	struct carnet_question *question = &attempt->question;
+	const struct carnet_provider *provider;
+	struct search search;
+	__u32 i;
+
+	carnet_decide(question);
+	i = question->provider;
+	if (question->verdict != CARNET_VERDICT_REDIRECT || i >= CARNET_MAX_PROVIDERS)
+		return 1;
+	provider = &attempt->policy->provider[i];
+	if (provider->in_flight_limit &&
+	    (__u32)carnet_flight_clients(provider->handle, &question->remote) >= provider->in_flight_limit) {
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_RUNAWAY);
+		return 1;
+	}
+	search = (struct search){
+		.slot = question->slot,
+		.provider = i,
+		.family = attempt->family,
+		.v4 = ip_is_v4(question->remote.ip),
+	};
+	attempt->trouble = carnet_listener_of(attempt->ctx, &search);
+	attempt->target = search.found;
+	if (attempt->trouble == LISTENER_ALIVE)
+		return 1;
+	question->dead |= 1U << i;
+	return 0;
+}
+
+/* Is this address one of this host's, so that a wildcard listener answers there? */
+static __always_inline bool is_local(const struct carnet_addr *addr)
+{
+	return ip_is_loopback(addr->ip) || ip_is_unspecified(addr->ip) ||
+	       bpf_map_lookup_elem(&carnet_local, addr->ip);
+}
+
+/* Index of the provider whose listener the application dialled itself, by whatever local address, or CARNET_NONE. */
+static __always_inline __u32 dialled_listener(struct attempt *attempt)
+{
+	const struct carnet_addr *remote = &attempt->question.remote;
+	__u32 slot = attempt->question.slot;
+	__u32 on_port = carnet_listeners_on(remote->port, slot);
+	struct carnet_listener_key key = { .at = *remote, .slot = slot };
+	__u32 *exact;
+
+	if (!on_port)
+		return CARNET_NONE;
+	exact = bpf_map_lookup_elem(&carnet_listeners, &key);
+	if (exact)
+		return owning_provider(*exact);
+	if (!is_local(remote))
+		return CARNET_NONE;
+	if (ip_is_unspecified(remote->ip)) {
+		if (ip_is_v4(remote->ip))
+			ip_from_v4(key.at.ip, bpf_htonl(0x7f000001));
+		else
+			ip_from_v6(key.at.ip, 0, 0, 0, bpf_htonl(1));
+	}
+	return owning_provider(carnet_listener_at(attempt->ctx, &key.at, slot) & on_port);
+}
+
+/* Whose socket: fills the dialer, and says whether this connection is ours to decide on without a record. */
+static __always_inline bool attempt_whose(struct attempt *attempt)
+{
+	struct carnet_question *question = &attempt->question;
+	void *sk = attempt->ctx->sk;
+	__u32 owned = owned_sock(sk, question->slot);
+
+	question->dialer = owning_provider(owned);
+	/* A socket may have been made elsewhere and passed on. */
+	if (made_elsewhere(sk)) {
+		owned |= carnet_owned_by_caller(question->slot);
+		if (question->dialer == CARNET_NONE)
+			question->dialer = owning_provider(owned);
+	}
+	return owned & OWNED_GOVERNED;
+}
+
+/* Provides the record this connection starts from. False: there is none, and it is not ours. */
+static __always_inline bool attempt_record(struct attempt *attempt, const struct carnet_config *config, bool governed,
+					   __u64 now)
+{
+	struct carnet_question *question = &attempt->question;
+	struct carnet_sock *sock = attempt->sock;
+	struct carnet_records *record = &sock->flow.record;
+	int found = FLIGHT_NONE;
+
+	if (sock->flags & SOCK_RECORD) {
+		record_rewind(record, sock->base, sock->base_floor);
+		return true;
+	}
+	if (question->dialer < CARNET_MAX_PROVIDERS) {
+		const struct carnet_provider *dialer = &attempt->policy->provider[question->dialer];
+
+		if (dialer->flags & CARNET_PROVIDER_UNAWARE)
+			found = carnet_flight_infer(dialer->handle, &question->remote, record);
+	}
+	if (found == FLIGHT_INFERRED) {
+		record->origin.flags |= CARNET_ORIGIN_INFERRED;
+		sock->flags |= SOCK_RECORD | SOCK_INFERRED;
+		sock->base = record->depth;
+		sock->base_floor = record_floor(record);
+		return true;
+	}
+	if (found == FLIGHT_NONE && !governed)
+		return false;
+	record_begin(record, config, attempt->ctx, &question->remote, attempt->family, attempt->ctx->sk->bound_dev_if,
+		     now);
+	if (found == FLIGHT_AMBIGUOUS)
+		record->origin.flags |= CARNET_ORIGIN_AMBIGUOUS;
+	sock->base = 0;
+	sock->base_floor = -1;
+	return true;
+}
+
+static __always_inline void attempt_event(struct attempt *attempt, __u64 now, int error)
+{
+	struct carnet_question *question = &attempt->question;
+	const struct carnet_policy *policy = attempt->policy;
+	struct carnet_event *event = event_begin(CARNET_EVENT_CONNECT, now, bpf_get_socket_cookie(attempt->ctx));
+
+	if (!event)
+		return;
+	if (attempt->sock) {
+		event_record(event, &attempt->sock->flow.record);
+		event->base = attempt->sock->base;
+		event->dialer = attempt->sock->dialer;
+	}
+	event->remote = question->remote;
+	event->verdict = question->verdict;
+	event->reason = question->reason;
+	if (question->provider < CARNET_MAX_PROVIDERS)
+		event->handle = policy->provider[question->provider].handle;
+	if (question->rule < CARNET_MAX_RULES)
+		event->filter = policy->rule[question->rule].filter;
+	event->error = error;
+	event->pid = bpf_get_current_pid_tgid() >> 32;
+	event->uid = bpf_get_current_uid_gid();
+	event_submit(event);
+}
+
+/* The end of a connection of which the kernel never sent anything, so that no state change tells of it. */
+static __always_inline void sock_end_unsent(struct carnet_sock *sock, __u64 cookie, __u64 now)
+{
+	struct carnet_event *event;
+
+	if (!(sock->flags & SOCK_DECIDED) || sock->flags & SOCK_SENT)
+		return;
+	sock->flags &= ~SOCK_DECIDED;
+	event = event_begin(CARNET_EVENT_END, now, cookie);
+	if (!event)
+		return;
+	event_record(event, &sock->flow.record);
+	event->remote = sock->flow.remote;
+	event->verdict = sock->verdict;
+	event->base = sock->base;
+	event->how = CARNET_HOW_FAILED;
+	event->duration = now - sock->decided_at;
+	event_submit(event);
+}
+
+/* Carries out what was decided. Returns 0, or the errno with which connect() fails. */
+static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
+{
+	struct carnet_question *question = &attempt->question;
+	struct carnet_sock *sock = attempt->sock;
+	__u32 i = question->provider, filter = 0;
+	int unbound = 0;
+
+	if (question->verdict == CARNET_VERDICT_REDIRECT && attempt->ctx->sk->bound_dev_if) {
+		/* Only the loopback device leads to the listener. The record has kept the interface. */
+		if (bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &unbound, sizeof(unbound)))
+			answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
+	}
+	sock->verdict = question->verdict;
+	if (question->verdict == CARNET_VERDICT_REFUSE)
+		return carnet_errno(question->reason);
+	sock->flags |= SOCK_DECIDED;
+	if (question->verdict == CARNET_VERDICT_PASS || i >= CARNET_MAX_PROVIDERS)
+		return 0;
+	sock->flags |= SOCK_HANDS_OVER;
+	sock->flow.context = 0;
+	if (question->verdict == CARNET_VERDICT_REDIRECT) {
+		sock->flags |= SOCK_REDIRECTED;
+		if (question->rule < CARNET_MAX_RULES) {
+			filter = attempt->policy->rule[question->rule].filter;
+			sock->flow.context = attempt->policy->rule[question->rule].context;
+		}
+		carnet_count(CARNET_COUNT_REDIRECTED);
+	}
+	sock->flow.handle = attempt->policy->provider[i].handle;
+	record_add_hop(&sock->flow.record, &attempt->policy->provider[i], filter, now);
+	return 0;
+}
+
+/*
+ * Decides on one connect(). Returns 0, or the errno with which it fails; `target` is where it goes instead of where it
+ * asked to go, or has port 0.
+ */
+static __always_inline int carnet_connect(struct bpf_sock_addr *ctx, __u32 family, const struct carnet_addr *remote,
+					  struct carnet_addr *target)
+{
+	const struct carnet_config *config = carnet_config_now();
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct attempt attempt = {};
+	struct carnet_question *question = &attempt.question;
+	struct carnet_sock *sock;
+	bool governed;
+	__u64 now;
+	int err;
+
+	if (!config || !ctx->sk)
+		return 0;
+	attempt.ctx = ctx;
+	attempt.family = family;
+	attempt.policy = carnet_policy_at(config->policy_slot);
+	if (!attempt.policy)
+		return 0;
+	question->slot = config->policy_slot;
+	question->remote = *remote;
+	question->provider = CARNET_NONE;
+	question->rule = CARNET_NONE;
+	question->listener = CARNET_NONE;
+	governed = attempt_whose(&attempt);
+	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
+	if (!governed && question->dialer == CARNET_NONE && !(sock && sock->flags & SOCK_RECORD))
+		return 0;
+	now = bpf_ktime_get_boot_ns();
+	if (!sock)
+		sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!sock) {
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_NO_ROOM);
+		carnet_count(CARNET_COUNT_NO_ROOM);
+		attempt_event(&attempt, now, ENOBUFS);
+		return ENOBUFS;
+	}
+	attempt.sock = sock;
+	sock_end_unsent(sock, bpf_get_socket_cookie(ctx), now);
+	if (sock->flags & SOCK_INFERRED)
+		sock->flags = 0;
+	sock->flags &= SOCK_RECORD;
+	if (!attempt_record(&attempt, config, governed, now))
+		return 0;
+	sock->flow.remote = *remote;
+	sock->decided_at = now;
+	sock->dialer = 0;
+	if (question->dialer < CARNET_MAX_PROVIDERS)
+		sock->dialer = attempt.policy->provider[question->dialer].handle;
+	question->has_record = !!(sock->flags & SOCK_RECORD);
+	question->depth = sock->base;
+	question->floor = record_floor(&sock->flow.record);
+	question->listener = dialled_listener(&attempt);
+
+	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
+		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_KERNEL);
+	} else if (question->listener == CARNET_NONE && ip_is_special(remote->ip)) {
+		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_SPECIAL);
+	} else {
+		bpf_loop(CARNET_MAX_PROVIDERS + 1, attempt_once, &attempt, 0);
+		if (question->verdict == CARNET_VERDICT_REFUSE && question->reason == CARNET_REASON_DEAD) {
+			if (attempt.trouble == LISTENER_STRANGER)
+				question->reason = CARNET_REASON_STRANGER;
+			else if (attempt.trouble == LISTENER_FAMILY)
+				question->reason = CARNET_REASON_FAMILY;
+		}
+	}
+	err = attempt_finish(&attempt, now);
+	if (!err && question->verdict == CARNET_VERDICT_REDIRECT)
+		*target = attempt.target;
+	attempt_event(&attempt, now, err);
+	return err;
+}
+
+/* The hooks' return: 1 lets connect() go on, 0 fails it with the errno set. */
+static __always_inline int connect_return(int err)
+{
+	if (!err)
+		return 1;
+	bpf_set_retval(-err);
+	return 0;
+}
+
+SEC("cgroup/connect4")
+int carnet_connect4(struct bpf_sock_addr *ctx)
+{
+	__u32 type = ctx->type, protocol = ctx->protocol;
+	__be32 ip = ctx->user_ip4;
+	__u32 port = ctx->user_port;
+	struct carnet_addr remote = {}, target = {};
+	int err;
+
+	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
+		return 1;
+	ip_from_v4(remote.ip, ip);
+	remote.port = bpf_ntohs(port);
+	err = carnet_connect(ctx, AF_INET, &remote, &target);
+	if (!err && target.port) {
+		ctx->user_ip4 = ip_words(target.ip).w[3];
+		ctx->user_port = bpf_htons(target.port);
+	}
+	return connect_return(err);
+}
+
+SEC("cgroup/connect6")
+int carnet_connect6(struct bpf_sock_addr *ctx)
+{
+	__u32 type = ctx->type, protocol = ctx->protocol;
+	__be32 a = ctx->user_ip6[0], b = ctx->user_ip6[1], c = ctx->user_ip6[2], d = ctx->user_ip6[3];
+	__u32 port = ctx->user_port;
+	struct carnet_addr remote = {}, target = {};
+	int err;
+
+	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
+		return 1;
+	ip_from_v6(remote.ip, a, b, c, d);
+	remote.port = bpf_ntohs(port);
+	err = carnet_connect(ctx, AF_INET6, &remote, &target);
+	if (!err && target.port) {
+		struct ip_words words = ip_words(target.ip);
+
+		ctx->user_ip6[0] = words.w[0];
+		ctx->user_ip6[1] = words.w[1];
+		ctx->user_ip6[2] = words.w[2];
+		ctx->user_ip6[3] = words.w[3];
+		ctx->user_port = bpf_htons(target.port);
+	}
+	return connect_return(err);
+}
+
+/* A socket that goes without ever having sent anything: its connect() failed in routing or for want of a port. */
+SEC("cgroup/sock_release")
+int carnet_sock_release(struct bpf_sock *ctx)
+{
+	struct carnet_sock *sock = bpf_sk_storage_get(&carnet_socks, ctx, NULL, 0);
+
+	if (sock)
+		sock_end_unsent(sock, bpf_get_socket_cookie(ctx), bpf_ktime_get_boot_ns());
+	return 1;
+}
+
+#endif /* CARNET_CONNECT_H */

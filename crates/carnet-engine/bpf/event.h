@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/* Events to user space. What does not fit is counted, so a loss is never silent. */
+#ifndef CARNET_EVENT_H
+#define CARNET_EVENT_H
+
+#include "record.h"
+
+/* Room for one event, all but its header zero. The caller submits it. */
+static __always_inline struct carnet_event *event_begin(__u16 kind, __u64 now, __u64 cookie)
+{
+	struct carnet_event *event = bpf_ringbuf_reserve(&carnet_events, sizeof(*event), 0);
+
+	if (!event) {
+		carnet_count(CARNET_COUNT_EVENTS_LOST);
+		return NULL;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->version = CARNET_ABI_VERSION;
+	event->kind = kind;
+	event->size = sizeof(*event);
+	event->time = now;
+	event->cookie = cookie;
+	return event;
+}
+
+/* A record as an event shows it: nothing with which it could be set again. */
+static __always_inline void event_record(struct carnet_event *event, const struct carnet_records *record)
+{
+	event->record = *record;
+	event->record.stamp = 0;
+	event->record.tag = 0;
+	event->record.key_id = 0;
+}
+
+static __always_inline void event_submit(struct carnet_event *event)
+{
+	bpf_ringbuf_submit(event, 0);
+}
+
+#endif /* CARNET_EVENT_H */

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/*
+ * The few kernel structures that are read here, each with only the fields that are used: the loader finds their real
+ * places in the running kernel's BTF (CO-RE). Program contexts are not among them: they come from <linux/bpf.h> and
+ * must keep their fixed layout.
+ */
+#ifndef CARNET_KERNEL_H
+#define CARNET_KERNEL_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define AF_INET         2
+#define AF_INET6        10
+#define SOCK_STREAM     1
+#define SOL_IP          0
+#define SOL_SOCKET      1
+#define SOL_IPV6        41
+#define SO_ORIGINAL_DST 80
+#define SO_BINDTOIFINDEX 62
+
+#define PF_KTHREAD 0x00200000 /* task_struct.flags */
+#define SOCK_DONE  1          /* bit of sock_common.skc_flags: the peer's FIN has come */
+
+#define ENOENT       2
+#define EINVAL       22
+#define EACCES       13
+#define ELOOP        40
+#define EIDRM        43
+#define ENODATA      61
+#define EBADMSG      74
+#define EMSGSIZE     90
+#define ENOPROTOOPT  92
+#define EOPNOTSUPP   95
+#define ENETUNREACH  101
+#define ENOBUFS      105
+#define EISCONN      106
+#define ECONNREFUSED 111
+#define ESTALE       116
+
+#define MAX_ERRNO 4095
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct kernfs_node {
+	__u64 id;
+};
+
+struct cgroup {
+	int                 level;
+	struct kernfs_node *kn;
+	struct cgroup      *ancestors[];
+};
+
+struct sock_cgroup_data {
+	struct cgroup *cgroup;
+};
+
+struct sock_common {
+	unsigned char skc_ipv6only : 1;
+	unsigned long skc_flags;
+};
+
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct sock {
+	struct sock_common      __sk_common;
+	struct sock_cgroup_data sk_cgrp_data;
+	int                     sk_err;
+	kuid_t                  sk_uid;
+};
+
+struct tcp_sock {
+	__u32 write_seq;
+};
+
+struct super_block {
+	__u32 s_dev;
+};
+
+struct inode {
+	struct super_block *i_sb;
+	unsigned long       i_ino;
+};
+
+struct file {
+	struct inode *f_inode;
+};
+
+struct mm_struct {
+	struct file *exe_file;
+};
+
+struct task_struct {
+	unsigned int        flags;
+	struct task_struct *group_leader;
+	struct mm_struct   *mm;
+	__u64               start_boottime;
+	char                comm[16];
+};
+
+#pragma clang attribute pop
+
+#endif /* CARNET_KERNEL_H */

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/* Every map, its writer and its reader. The kernel writes and user space reads, or the other way round, never both. */
+#ifndef CARNET_MAPS_H
+#define CARNET_MAPS_H
+
+#include "carnet_image.h"
+#include "kernel.h"
+
+/* Written by user space. ------------------------------------------------------------------------------------------ */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct carnet_config);
+} carnet_config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct carnet_key);
+} carnet_keys SEC(".maps");
+
+/* Two images; carnet_config.policy_slot says which is in force, so a new one is swapped in at once. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct carnet_policy);
+} carnet_policies SEC(".maps");
+
+/* Who owns what, by policy slot: the answer to "whose socket is this" without a walk over the providers. */
+struct carnet_owner_key {
+	__u64 id;   /* cgroup id or uid */
+	__u32 kind; /* CARNET_OWNER_* */
+	__u32 slot;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+	__uint(max_entries, 2 * CARNET_MAX_PROVIDERS * CARNET_MAX_OWNERS);
+	__type(key, struct carnet_owner_key);
+	__type(value, __u32); /* bit i: provider i */
+} carnet_owners SEC(".maps");
+
+/* Listeners' addresses, by policy slot, and their ports alone (with an all-zero address). */
+struct carnet_listener_key {
+	struct carnet_addr at;
+	__u32              slot;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+	__uint(max_entries, 4 * CARNET_MAX_PROVIDERS * CARNET_MAX_LISTENERS);
+	__type(key, struct carnet_listener_key);
+	__type(value, __u32); /* bit i: provider i */
+} carnet_listeners SEC(".maps");
+
+/* Contexts are never changed once written: a flow keeps the one it was redirected with. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct carnet_context);
+} carnet_contexts SEC(".maps");
+
+/* This host's own addresses besides the loopback ranges: a wildcard listener can be dialled by any of them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+	__uint(max_entries, 4096);
+	__type(key, __u8[16]);
+	__type(value, __u8);
+} carnet_local SEC(".maps");
+
+/* Written by the kernel. ------------------------------------------------------------------------------------------ */
+
+/*
+ * What goes from a redirected socket to the one that accepts it. The hand-over is the only map with an entry per flow,
+ * from the SYN until the listener's socket takes it. Its key is the connection as the client sees it.
+ */
+struct carnet_tuple {
+	__u64 netns;
+	__u8  client[16]; /* v4-mapped form */
+	__u8  listener[16];
+	__u16 client_port; /* host byte order */
+	__u16 listener_port;
+	__u32 pad;
+};
+
+struct carnet_handover {
+	struct carnet_records record;
+	struct carnet_addr    remote;  /* where connect() asked to go */
+	__u32                 handle;  /* of the provider */
+	__u32                 context; /* key of the context map, 0: none */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct carnet_tuple);
+	__type(value, struct carnet_handover);
+} carnet_handovers SEC(".maps");
+
+/* carnet_sock.flags */
+#define SOCK_RECORD     0x01 /* there is a record from before connect(): a service set it, or it was inferred */
+#define SOCK_INFERRED   0x02 /* ... inferred, so it is dropped at the next connect() */
+#define SOCK_DECIDED    0x04 /* connect() was decided on, and its end has not been told */
+#define SOCK_SENT       0x08 /* ... and the kernel has begun the handshake */
+#define SOCK_REDIRECTED 0x10 /* ... to another address than asked for */
+#define SOCK_HANDS_OVER 0x20 /* ... and the accepting socket is to get the record */
+#define SOCK_ACCEPTED   0x40 /* accepted by a provider, with a record */
+#define SOCK_LOST       0x80 /* accepted by a provider, without one */
+
+/* What is known of a socket. It lives and dies with the socket, and is written under the socket's lock only. */
+struct carnet_sock {
+	struct carnet_handover flow;       /* connecting: what is handed over; accepted: what was */
+	__u64                  decided_at;
+	__u32                  flags;      /* SOCK_* */
+	__u32                  base;       /* depth and floor of the record before this connection's own redirect */
+	__s32                  base_floor;
+	__u32                  verdict;
+	__u32                  dialer;     /* handle of the provider that made it */
+	__u32                  flight;     /* index of its flight + 1, or 0 */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct carnet_sock);
+} carnet_socks SEC(".maps");
+
+/*
+ * Flights: what is under way from one provider to one destination. Serves two ends: the runaway guard counts clients,
+ * and an unaware service's connection to that destination inherits the record of the flows the service holds. A plain
+ * array with a lock in each slot, because a hash table's entry could be deleted by one CPU while another counts it up.
+ */
+#define CARNET_FLIGHTS      4096
+#define CARNET_FLIGHT_PROBE 8
+
+struct carnet_flight {
+	struct bpf_spin_lock  lock;
+	__u32                 handle;
+	struct carnet_addr    remote;
+	__u32                 clients;   /* redirected connections that are not over */
+	__u32                 held;      /* accepted connections of an unaware service that are not over */
+	__u32                 ambiguous; /* those do not share one identity */
+	__u32                 pad;
+	struct carnet_records record;    /* of the newest of them */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CARNET_FLIGHTS);
+	__type(key, __u32);
+	__type(value, struct carnet_flight);
+} carnet_flights SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 * 1024 * 1024);
+} carnet_events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CARNET_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} carnet_counters SEC(".maps");
+
+static __always_inline void carnet_count(__u32 counter)
+{
+	__u64 *value = bpf_map_lookup_elem(&carnet_counters, &counter);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+static __always_inline const struct carnet_config *carnet_config_now(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&carnet_config, &zero);
+}
+
+static __always_inline const struct carnet_policy *carnet_policy_at(__u32 slot)
+{
+	return bpf_map_lookup_elem(&carnet_policies, &slot);
+}
+
+/* Providers with a listener on this port, as a bitmap. */
+static __always_inline __u32 carnet_listeners_on(__u16 port, __u32 slot)
+{
+	struct carnet_listener_key key = { .at.port = port, .slot = slot };
+	__u32 *providers = bpf_map_lookup_elem(&carnet_listeners, &key);
+
+	return providers ? *providers : 0;
+}
+
+#endif /* CARNET_MAPS_H */

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/* getpeername() on a redirected socket answers where the application asked to go. */
+#ifndef CARNET_PEERNAME_H
+#define CARNET_PEERNAME_H
+
+#include "address.h"
+#include "maps.h"
+
+static __always_inline struct carnet_sock *redirected_sock(struct bpf_sock_addr *ctx)
+{
+	struct carnet_sock *sock;
+
+	if (!ctx->sk)
+		return NULL;
+	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
+	return sock && sock->flags & SOCK_REDIRECTED ? sock : NULL;
+}
+
+SEC("cgroup/getpeername4")
+int carnet_getpeername4(struct bpf_sock_addr *ctx)
+{
+	struct carnet_sock *sock = redirected_sock(ctx);
+
+	if (sock) {
+		ctx->user_ip4 = ip_words(sock->flow.remote.ip).w[3];
+		ctx->user_port = bpf_htons(sock->flow.remote.port);
+	}
+	return 1;
+}
+
+SEC("cgroup/getpeername6")
+int carnet_getpeername6(struct bpf_sock_addr *ctx)
+{
+	struct carnet_sock *sock = redirected_sock(ctx);
+
+	if (sock) {
+		struct ip_words words = ip_words(sock->flow.remote.ip);
+
+		ctx->user_ip6[0] = words.w[0];
+		ctx->user_ip6[1] = words.w[1];
+		ctx->user_ip6[2] = words.w[2];
+		ctx->user_ip6[3] = words.w[3];
+		ctx->user_port = bpf_htons(sock->flow.remote.port);
+	}
+	return 1;
+}
+
+#endif /* CARNET_PEERNAME_H */

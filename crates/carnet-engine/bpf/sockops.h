@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/* The hand-over from the connecting to the accepted socket, and the end of connections. */
+#ifndef CARNET_SOCKOPS_H
+#define CARNET_SOCKOPS_H
+
+#include "event.h"
+#include "flight.h"
+#include "owner.h"
+
+/* A connection's two ends as the callback's socket sees them, in the normal form. */
+struct ends {
+	struct carnet_addr local;
+	struct carnet_addr remote;
+};
+
+/* All context fields are read before any branch: the verifier knows no context pointer that was modified by one. */
+static __always_inline void sockops_ends(struct bpf_sock_ops *ctx, struct ends *ends)
+{
+	volatile struct bpf_sock_ops *fields = ctx;
+	__u32 family = fields->family;
+	__be32 l4 = fields->local_ip4, r4 = fields->remote_ip4;
+	__be32 l0 = fields->local_ip6[0], l1 = fields->local_ip6[1], l2 = fields->local_ip6[2], l3 = fields->local_ip6[3];
+	__be32 r0 = fields->remote_ip6[0], r1 = fields->remote_ip6[1], r2 = fields->remote_ip6[2],
+	       r3 = fields->remote_ip6[3];
+	__u32 local_port = fields->local_port;          /* host byte order */
+	__u32 remote_port = bpf_ntohl(fields->remote_port); /* network byte order */
+
+	if (family == AF_INET6) {
+		ip_from_v6(ends->local.ip, l0, l1, l2, l3);
+		ip_from_v6(ends->remote.ip, r0, r1, r2, r3);
+	} else {
+		ip_from_v4(ends->local.ip, l4);
+		ip_from_v4(ends->remote.ip, r4);
+	}
+	ends->local.port = local_port;
+	ends->remote.port = remote_port;
+}
+
+static __always_inline void tuple_of(struct carnet_tuple *tuple, __u64 netns, const struct carnet_addr *client,
+				     const struct carnet_addr *listener)
+{
+	tuple->netns = netns;
+	__builtin_memcpy(tuple->client, client->ip, sizeof(tuple->client));
+	__builtin_memcpy(tuple->listener, listener->ip, sizeof(tuple->listener));
+	tuple->client_port = client->port;
+	tuple->listener_port = listener->port;
+	tuple->pad = 0;
+}
+
+/*
+ * Makes a connection impossible from a callback that has no way to refuse it: a socket bound to an interface that does
+ * not exist has no route. A connecting one fails with EHOSTUNREACH before its SYN; an accepted one answers nothing.
+ */
+static __always_inline void sockops_cut_off(struct bpf_sock_ops *ctx)
+{
+	int nowhere = 0x7fffffff;
+
+	bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &nowhere, sizeof(nowhere));
+}
+
+static __always_inline void sockops_watch(struct bpf_sock_ops *ctx)
+{
+	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
+/* The SYN is about to leave and the local port is known. */
+static __always_inline void sockops_connecting(struct bpf_sock_ops *ctx, struct carnet_sock *sock)
+{
+	struct carnet_handover *flow = &sock->flow;
+	const struct carnet_config *config = carnet_config_now();
+	struct carnet_tuple tuple = {};
+	struct ends ends = {};
+
+	if (!(sock->flags & SOCK_DECIDED))
+		return;
+	sockops_ends(ctx, &ends);
+	sock->flags |= SOCK_SENT;
+	if (!sock->base)
+		flow->record.origin.local = ends.local;
+	sockops_watch(ctx);
+	if (!(sock->flags & SOCK_HANDS_OVER))
+		return;
+	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote);
+	if (bpf_map_update_elem(&carnet_handovers, &tuple, flow, BPF_ANY)) {
+		carnet_count(CARNET_COUNT_HELD_BACK);
+		sockops_cut_off(ctx);
+		return;
+	}
+	if (config && !sock->flight)
+		sock->flight = carnet_flight_begin(flow->handle, &flow->remote, NULL);
+}
+
+static __always_inline void accepted_event(__u16 kind, __u64 cookie, const struct carnet_handover *flow, __u32 handle,
+					   const struct ends *ends)
+{
+	struct carnet_event *event = event_begin(kind, bpf_ktime_get_boot_ns(), cookie);
+
+	if (!event)
+		return;
+	if (flow) {
+		event_record(event, &flow->record);
+		event->remote = flow->remote;
+	} else {
+		event->remote = ends->remote;
+	}
+	event->local = ends->local;
+	event->handle = handle;
+	event_submit(event);
+}
+
+/* A connection that was not redirected arrived. On a provider's listener that means its record is missing. */
+static __always_inline void sockops_unannounced(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct carnet_policy *policy, __u32 slot,
+						__u32 owned, const struct ends *ends)
+{
+	__u32 i = owning_provider(owned & carnet_listeners_on(ends->local.port, slot));
+	struct carnet_sock *sock;
+
+	if (i >= CARNET_MAX_PROVIDERS)
+		return;
+	sock = bpf_sk_storage_get(&carnet_socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (sock)
+		sock->flags = SOCK_LOST;
+	carnet_count(CARNET_COUNT_LOST_CONTEXT);
+	accepted_event(CARNET_EVENT_LOST, bpf_get_socket_cookie(ctx), NULL, policy->provider[i].handle, ends);
+}
+
+/* A listener's new socket. The only place where a record passes from one socket to another. */
+static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+	const struct carnet_config *config = carnet_config_now();
+	const struct carnet_policy *policy;
+	const struct carnet_provider *provider;
+	struct carnet_handover *flow;
+	struct carnet_tuple tuple = {};
+	struct carnet_sock *sock;
+	struct ends ends = {};
+	__u32 owned, slot, i;
+
+	if (!config)
+		return;
+	slot = config->policy_slot;
+	policy = carnet_policy_at(slot);
+	if (!policy)
+		return;
+	sockops_ends(ctx, &ends);
+	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.remote, &ends.local);
+	owned = owned_sock(sk, slot);
+	flow = bpf_map_lookup_elem(&carnet_handovers, &tuple);
+	if (!flow)
+		return sockops_unannounced(ctx, sk, policy, slot, owned, &ends);
+	i = carnet_provider_with_handle(flow->handle, slot);
+	if (i >= CARNET_MAX_PROVIDERS || !(owned & (1U << i))) {
+		/* SO_REUSEPORT or a quick successor: somebody else got it. Neither connection nor record. */
+		carnet_count(CARNET_COUNT_STRANGERS);
+		accepted_event(CARNET_EVENT_STRANGER, bpf_get_socket_cookie(ctx), flow, flow->handle, &ends);
+		bpf_map_delete_elem(&carnet_handovers, &tuple);
+		sockops_cut_off(ctx);
+		return;
+	}
+	provider = &policy->provider[i];
+	sock = bpf_sk_storage_get(&carnet_socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!sock) {
+		carnet_count(CARNET_COUNT_NO_ROOM);
+		accepted_event(CARNET_EVENT_LOST, bpf_get_socket_cookie(ctx), flow, flow->handle, &ends);
+		bpf_map_delete_elem(&carnet_handovers, &tuple);
+		sockops_cut_off(ctx);
+		return;
+	}
+	sock->flow = *flow;
+	sock->flags = SOCK_ACCEPTED;
+	carnet_count(CARNET_COUNT_HANDED_OVER);
+	if (provider->flags & CARNET_PROVIDER_UNAWARE) {
+		sock->flight = carnet_flight_begin(flow->handle, &sock->flow.remote, &sock->flow.record);
+		if (sock->flight)
+			sockops_watch(ctx);
+	}
+	bpf_map_delete_elem(&carnet_handovers, &tuple);
+}
+
+/*
+ * What both ends counted, without the SYN and FINs that the kernel's counters include: our SYN and our FIN among the
+ * acknowledged bytes, the peer's FIN among the received ones.
+ */
+static __always_inline void end_counts(struct bpf_sock_ops *ctx, struct sock *sk, struct carnet_event *event,
+				       __u32 old_state)
+{
+	volatile struct bpf_sock_ops *fields = ctx;
+	__u64 acked = fields->bytes_acked, received = fields->bytes_received;
+	__u32 una = fields->snd_una;
+	unsigned long flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
+	bool closing = old_state == BPF_TCP_FIN_WAIT2 || old_state == BPF_TCP_CLOSING || old_state == BPF_TCP_LAST_ACK ||
+		       old_state == BPF_TCP_TIME_WAIT;
+	bool fin_came, fin_acked;
+
+	fin_came = flags & (1UL << SOCK_DONE);
+	fin_acked = closing && BPF_CORE_READ((struct tcp_sock *)sk, write_seq) == una;
+	event->error = BPF_CORE_READ(sk, sk_err);
+	event->sent = acked > 1 ? acked - 1 - fin_acked : 0;
+	event->received = received >= fin_came ? received - fin_came : 0;
+	if (old_state == BPF_TCP_SYN_SENT) {
+		event->how = CARNET_HOW_FAILED;
+		event->sent = 0;
+		event->received = 0;
+	} else if (event->error) {
+		event->how = CARNET_HOW_RESET;
+	} else if (closing) {
+		event->how = CARNET_HOW_CLOSED;
+	} else {
+		event->how = CARNET_HOW_ABORTED;
+	}
+}
+
+static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct carnet_sock *sock,
+					   __u32 old_state)
+{
+	__u64 now = bpf_ktime_get_boot_ns();
+	struct carnet_tuple tuple = {};
+	struct sock *kernel = kernel_sock(sk);
+	struct carnet_event *event;
+	struct ends ends = {};
+
+	flight_end(sock->flight, sock->flags & SOCK_ACCEPTED);
+	sock->flight = 0;
+	if (!(sock->flags & SOCK_DECIDED))
+		return;
+	sockops_ends(ctx, &ends);
+	if (sock->flags & SOCK_HANDS_OVER) {
+		tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote);
+		bpf_map_delete_elem(&carnet_handovers, &tuple);
+	}
+	sock->flags &= ~(SOCK_DECIDED | SOCK_SENT | SOCK_HANDS_OVER);
+	event = event_begin(CARNET_EVENT_END, now, bpf_get_socket_cookie(ctx));
+	if (!event)
+		return;
+	event_record(event, &sock->flow.record);
+	event->remote = sock->flow.remote;
+	event->verdict = sock->verdict;
+	event->handle = sock->flow.handle;
+	event->dialer = sock->dialer;
+	event->base = sock->base;
+	event->duration = now - sock->decided_at;
+	event->local = ends.local;
+	if (kernel)
+		end_counts(ctx, kernel, event, old_state);
+	event_submit(event);
+}
+
+SEC("sockops")
+int carnet_sockops(struct bpf_sock_ops *ctx)
+{
+	__u32 op = ctx->op, old_state = ctx->args[0], new_state = ctx->args[1];
+	struct bpf_sock *sk;
+	struct carnet_sock *sock;
+
+	if (op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB)
+		return 1;
+	/* Loaded once: each load is a new, unchecked pointer to the verifier. */
+	sk = ctx->sk;
+	if (!sk)
+		return 1;
+	if (op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+		sockops_accepted(ctx, sk);
+		return 1;
+	}
+	sock = bpf_sk_storage_get(&carnet_socks, sk, NULL, 0);
+	if (!sock)
+		return 1;
+	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
+		sockops_connecting(ctx, sock);
+	else if (new_state == BPF_TCP_CLOSE)
+		sockops_closed(ctx, sk, sock, old_state);
+	return 1;
+}
+
+#endif /* CARNET_SOCKOPS_H */

@@ -1,0 +1,118 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use carnet_abi::{Address, OWNER_UID, Policy};
+use carnet_policy::Image;
+use libbpf_rs::MapCore;
+use zerocopy::{Immutable, IntoBytes};
+
+use crate::{Engine, Error, ErrorKind};
+
+/// Twin of `struct carnet_owner_key` in bpf/maps.h.
+#[derive(Clone, Copy, Eq, Hash, Immutable, IntoBytes, PartialEq)]
+#[repr(C)]
+struct OwnerKey {
+    id: u64,
+    kind: u32,
+    slot: u32,
+}
+
+/// Twin of `struct carnet_listener_key` in bpf/maps.h.
+#[derive(Clone, Copy, Eq, Hash, Immutable, IntoBytes, PartialEq)]
+#[repr(C)]
+struct ListenerKey {
+    at: Address,
+    slot: u32,
+}
+
+/// Deepest owner's cgroup the kernel program looks for (LINEAGE_LEVELS in bpf/owner.h).
+const DEEPEST_OWNER: u32 = 11;
+
+impl Engine {
+    /// Puts a policy in force, as a whole: it is written to the slot that is not in use, then that slot is named. A
+    /// connect() sees the old policy or the new one.
+    pub fn apply(&mut self, image: &Image) -> Result<(), Error> {
+        let slot = 1 - self.config.policy_slot;
+        check_depth(&image.policy)?;
+        self.clear_slot("carnet_owners", std::mem::offset_of!(OwnerKey, slot), slot)?;
+        self.clear_slot("carnet_listeners", std::mem::offset_of!(ListenerKey, slot), slot)?;
+        for (key, providers) in owners(&image.policy, slot) {
+            self.update("carnet_owners", key.as_bytes(), providers.as_bytes())?;
+        }
+        for (key, providers) in listeners(&image.policy, slot) {
+            self.update("carnet_listeners", key.as_bytes(), providers.as_bytes())?;
+        }
+        for (id, context) in &image.contexts {
+            self.update("carnet_contexts", id.as_bytes(), context.as_bytes())?;
+        }
+        self.update("carnet_policies", slot.as_bytes(), image.policy.as_bytes())?;
+        self.config.policy_slot = slot;
+        self.write_config()
+    }
+
+    /// Tells the kernel program this host's addresses, by which a wildcard listener can be dialled. [`Engine::load`]
+    /// does it; call it again when addresses come or go.
+    pub fn update_local_addresses(&self) -> Result<(), Error> {
+        let addresses = nix::ifaddrs::getifaddrs()
+            .map_err(|error| Error::io("cannot list the interfaces' addresses", error.into()))?;
+        for interface in addresses {
+            let Some(address) = interface.address else { continue };
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+            let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip()));
+            if let Some(ip) = v4.or(v6) {
+                self.update("carnet_local", &Address::from(ip).ip, &[1])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clear_slot(&self, map: &str, slot_at: usize, slot: u32) -> Result<(), Error> {
+        let map = self.map(map)?;
+        let stale = map.keys().filter(|key| key.get(slot_at..slot_at + 4) == Some(slot.as_bytes())).collect::<Vec<_>>();
+        for key in stale {
+            map.delete(&key).map_err(|error| Error::bpf("cannot clear the policy slot", error))?;
+        }
+        Ok(())
+    }
+}
+
+fn check_depth(policy: &Policy) -> Result<(), Error> {
+    for provider in &policy.provider[..policy.providers as usize] {
+        for owner in &provider.owner[..provider.owners as usize] {
+            if owner.kind != OWNER_UID && owner.cgroup_level > DEEPEST_OWNER {
+                let what = format!(
+                    "the cgroup that owns provider {} is {} levels deep, at most {DEEPEST_OWNER} are looked at. Name one above it",
+                    provider.handle, owner.cgroup_level
+                );
+                return Err(Error::new(ErrorKind::Policy, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Owner -> bitmap of providers.
+fn owners(policy: &Policy, slot: u32) -> HashMap<OwnerKey, u32> {
+    let mut owners = HashMap::new();
+    for (index, provider) in policy.provider[..policy.providers as usize].iter().enumerate() {
+        for owner in &provider.owner[..provider.owners as usize] {
+            let id = if owner.kind == OWNER_UID { owner.uid.into() } else { owner.cgroup_id };
+            *owners.entry(OwnerKey { id, kind: owner.kind, slot }).or_default() |= 1 << index;
+        }
+    }
+    owners
+}
+
+/// Listener's address, and its port alone with a zero address -> bitmap of providers.
+fn listeners(policy: &Policy, slot: u32) -> HashMap<ListenerKey, u32> {
+    let mut listeners = HashMap::new();
+    for (index, provider) in policy.provider[..policy.providers as usize].iter().enumerate() {
+        for at in &provider.listener[..provider.listeners as usize] {
+            let port_alone = Address { port: at.port, ..Address::default() };
+            for at in [*at, port_alone] {
+                *listeners.entry(ListenerKey { at, slot }).or_default() |= 1 << index;
+            }
+        }
+    }
+    listeners
+}

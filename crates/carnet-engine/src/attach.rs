@@ -1,0 +1,57 @@
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use crate::cgroup::Cgroup;
+use crate::{Engine, Error, ErrorKind};
+
+/// Where connections begin and are accepted.
+const CONNECTIONS: [&str; 6] = [
+    "carnet_sockops",
+    "carnet_sock_release",
+    "carnet_getpeername4",
+    "carnet_getpeername6",
+    "carnet_connect4",
+    "carnet_connect6",
+];
+
+/// Where services ask.
+const OPTIONS: [&str; 2] = ["carnet_getsockopt", "carnet_setsockopt"];
+
+impl Engine {
+    /// Attaches to the cgroup whose connections are governed and which holds the services: the connect, getpeername,
+    /// release and sockops programs. The connect programs come last, so that nothing is redirected before it can be
+    /// handed over.
+    pub fn attach_governed(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
+        self.attach(cgroup, &CONNECTIONS)
+    }
+
+    /// Attaches the socket-option programs to a cgroup that holds services. Only there, because they make every
+    /// getsockopt() and setsockopt() of the cgroup about 100 ns slower.
+    pub fn attach_services(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
+        self.attach(cgroup, &OPTIONS)
+    }
+
+    /// Attaches everything to the cgroup of a service that is not below the governed one. Its connections without a
+    /// record, and those of others in that cgroup, are left alone.
+    pub fn attach_outside_service(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
+        self.attach(cgroup, &OPTIONS)?;
+        self.attach(cgroup, &CONNECTIONS)
+    }
+
+    /// The links' descriptors. The programs stay attached while any process holds a duplicate of them.
+    pub fn link_fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.links.iter().map(AsFd::as_fd).collect()
+    }
+
+    fn attach(&mut self, cgroup: &Cgroup, programs: &[&str]) -> Result<(), Error> {
+        for name in programs {
+            let program = self.object.progs_mut().find(|program| program.name() == *name);
+            let program =
+                program.ok_or_else(|| Error::new(ErrorKind::Io, format!("the kernel object has no program {name}")))?;
+            let link = program.attach_cgroup(cgroup.as_fd().as_raw_fd()).map_err(|error| {
+                Error::bpf(format!("cannot attach {name} to the cgroup {}", cgroup.path().display()), error)
+            })?;
+            self.links.push(link);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,226 @@
+//! Control groups, version 2: where they are mounted, and the ones Carnet makes. Plain files; no BPF here.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::{Error, ErrorKind};
+
+/// The mounted cgroup2 hierarchy.
+#[derive(Clone, Debug)]
+pub struct Hierarchy {
+    mount: PathBuf,
+}
+
+impl Hierarchy {
+    /// Finds it in `/proc/self/mounts`; its place is never assumed, since hybrid systems have it elsewhere.
+    pub fn find() -> Result<Self, Error> {
+        let mounts = fs::read_to_string("/proc/self/mounts")
+            .map_err(|error| Error::io("cannot read /proc/self/mounts", error))?;
+        let mount = mounts.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let place = fields.next()?;
+            (fields.next()? == "cgroup2").then(|| unescape(place))
+        });
+        match mount {
+            Some(mount) => Ok(Self { mount }),
+            None => Err(Error::new(ErrorKind::NoCgroup2, "no cgroup2 hierarchy is mounted")),
+        }
+    }
+
+    /// Where it is mounted.
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Depth of a cgroup below the root, which is 0. `None` where the path is not below the mount.
+    pub fn level_of(&self, path: &Path) -> Option<u32> {
+        let below = path.strip_prefix(&self.mount).ok()?;
+        Some(below.components().count() as u32)
+    }
+
+    /// The cgroup with this id. Walks the hierarchy, so it is not for hot paths.
+    pub fn find_by_id(&self, id: u64) -> Option<PathBuf> {
+        let mut open = vec![self.mount.clone()];
+        while let Some(path) = open.pop() {
+            if fs::metadata(&path).is_ok_and(|meta| meta.ino() == id) {
+                return Some(path);
+            }
+            let Ok(entries) = fs::read_dir(&path) else { continue };
+            open.extend(
+                entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()),
+            );
+        }
+        None
+    }
+}
+
+/// `/proc/self/mounts` writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &str) -> PathBuf {
+    let mut out = String::with_capacity(field.len());
+    let mut rest = field;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let digits = rest.get(at + 1..at + 4);
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(char::from(byte));
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out.into()
+}
+
+/// One cgroup below the mount. It does not remove itself: see [`Cgroup::remove_tree`].
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    directory: File,
+    id: u64,
+    level: u32,
+}
+
+impl Cgroup {
+    /// Makes the cgroup `name`, a path of one or more components below the mount. It must not exist.
+    pub fn create(hierarchy: &Hierarchy, name: &str) -> Result<Self, Error> {
+        let path = hierarchy.mount.join(name);
+        fs::create_dir(&path)
+            .map_err(|error| Error::io(format!("cannot create the cgroup {}", path.display()), error))?;
+        Self::open(hierarchy, &path)
+    }
+
+    /// One that exists; `path` is absolute.
+    pub fn open(hierarchy: &Hierarchy, path: &Path) -> Result<Self, Error> {
+        let level = hierarchy.level_of(path).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NoCgroup(path.into()),
+                format!("{} is not below {}", path.display(), hierarchy.mount.display()),
+            )
+        })?;
+        let failed = |error| Error::io(format!("cannot open the cgroup {}", path.display()), error);
+        let directory = File::open(path).map_err(failed)?;
+        let id = directory.metadata().map_err(failed)?.ino();
+        Ok(Self { path: path.into(), directory, id, level })
+    }
+
+    /// Makes a cgroup in this one.
+    pub fn child(&self, name: &str) -> Result<Self, Error> {
+        let path = self.path.join(name);
+        let failed = |error| Error::io(format!("cannot create the cgroup {}", path.display()), error);
+        fs::create_dir(&path).map_err(failed)?;
+        let directory = File::open(&path).map_err(failed)?;
+        let id = directory.metadata().map_err(failed)?.ino();
+        Ok(Self { path, directory, id, level: self.level + 1 })
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its id, as `bpf_get_current_cgroup_id()` and INET_DIAG give it: the directory's inode.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Depth below the root, which is 0.
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// Moves a process into it. Sockets the process has made before keep their cgroup.
+    pub fn add(&self, pid: u32) -> Result<(), Error> {
+        self.write("cgroup.procs", &pid.to_string())
+    }
+
+    /// Moves the calling process into it.
+    pub fn add_self(&self) -> Result<(), Error> {
+        self.add(std::process::id())
+    }
+
+    /// SIGKILL for every process in it and below.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.write("cgroup.kill", "1")
+    }
+
+    /// Whether a process is in it or below.
+    pub fn is_populated(&self) -> Result<bool, Error> {
+        let path = self.path.join("cgroup.events");
+        let events =
+            fs::read_to_string(&path).map_err(|error| Error::io(format!("cannot read {}", path.display()), error))?;
+        Ok(events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// Kills what is in it, waits until it is empty, and removes it with everything below.
+    pub fn remove_tree(&self, deadline: Duration) -> Result<(), Error> {
+        remove_tree(&self.path, deadline)
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<(), Error> {
+        let path = self.path.join(file);
+        fs::write(&path, value).map_err(|error| Error::io(format!("cannot write {value} to {}", path.display()), error))
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+/// Kills everything in the cgroup `path`, waits until it is empty, and removes it with everything below. A cgroup that
+/// is gone already is fine.
+pub fn remove_tree(path: &Path, deadline: Duration) -> Result<(), Error> {
+    let end = Instant::now() + deadline;
+    loop {
+        match try_remove(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // Killed processes leave their cgroup only once they are gone, which takes the kernel a moment.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) => return Err(Error::io(format!("cannot remove the cgroup {}", path.display()), error)),
+        }
+    }
+}
+
+fn try_remove(path: &Path) -> io::Result<()> {
+    fs::write(path.join("cgroup.kill"), "1")?;
+    for entry in fs::read_dir(path)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            try_remove(&entry.path())?;
+        }
+    }
+    fs::remove_dir(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_with_escaped_characters() {
+        assert_eq!(unescape("/a\\040b"), Path::new("/a b"));
+        assert_eq!(unescape("/a\\134b\\0"), Path::new("/a\\b\\0"));
+        assert_eq!(unescape("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup"));
+    }
+
+    #[test]
+    fn levels_count_from_the_mount() {
+        let hierarchy = Hierarchy { mount: "/sys/fs/cgroup".into() };
+        assert_eq!(hierarchy.level_of(Path::new("/sys/fs/cgroup")), Some(0));
+        assert_eq!(hierarchy.level_of(Path::new("/sys/fs/cgroup/a/b")), Some(2));
+        assert_eq!(hierarchy.level_of(Path::new("/sys/fs")), None);
+    }
+}

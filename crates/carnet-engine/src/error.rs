@@ -1,0 +1,88 @@
+use std::path::PathBuf;
+use std::{fmt, io};
+
+/// What failed, in which state of affairs, and what to do. `Display` is one line; the OS error is the source.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    what: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What a caller can act on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The process may not load BPF programs or write to the cgroup hierarchy.
+    NoPrivilege,
+    /// No cgroup v2 hierarchy is mounted.
+    NoCgroup2,
+    /// The kernel lacks this; the loader's own words.
+    MissingFeature(String),
+    /// A cgroup that is not there.
+    NoCgroup(PathBuf),
+    /// The policy does not fit the engine's tables.
+    Policy,
+    /// Anything else.
+    Io,
+}
+
+impl Error {
+    /// What a caller can act on.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    pub(crate) fn new(kind: ErrorKind, what: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), source: None }
+    }
+
+    /// `what` names the operation: "cannot create the cgroup /x".
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::PermissionDenied => ErrorKind::NoPrivilege,
+            _ => ErrorKind::Io,
+        };
+        Self { kind, what: what.into(), source: Some(Box::new(source)) }
+    }
+
+    pub(crate) fn bpf(what: impl Into<String>, source: libbpf_rs::Error) -> Self {
+        let kind = match source.kind() {
+            libbpf_rs::ErrorKind::PermissionDenied => ErrorKind::NoPrivilege,
+            _ => ErrorKind::Io,
+        };
+        Self { kind, what: what.into(), source: Some(Box::new(source)) }
+    }
+
+    pub(crate) fn missing(what: impl Into<String>, detail: String, source: libbpf_rs::Error) -> Self {
+        Self { kind: ErrorKind::MissingFeature(detail), what: what.into(), source: Some(Box::new(source)) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        match &self.kind {
+            ErrorKind::NoPrivilege => f.write_str(". Run it as root (sudo)"),
+            ErrorKind::NoCgroup2 => f.write_str(
+                ". Mount one: mount -t cgroup2 none /sys/fs/cgroup (or boot with systemd's unified hierarchy)",
+            ),
+            ErrorKind::MissingFeature(detail) => {
+                write!(
+                    f,
+                    " ({detail}). Carnet needs Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF"
+                )
+            }
+            ErrorKind::NoCgroup(_) | ErrorKind::Policy | ErrorKind::Io => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

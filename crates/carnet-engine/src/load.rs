@@ -1,0 +1,232 @@
+use std::sync::Mutex;
+use std::time::Duration;
+
+use carnet_abi::{COUNTERS, Config, Key, Question};
+use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::cgroup::Cgroup;
+use crate::{Error, ErrorKind, EventReader};
+
+/// What can be chosen before the programs are loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Instance id; `None`: random. Only tests choose one.
+    pub engine_id: Option<u64>,
+    /// For how long a queried records blob may be set.
+    pub stamp_ttl: Duration,
+    /// Most redirected connections at once between their SYN and the listener's taking them.
+    pub handover_entries: u32,
+    /// Size of the ring buffer for events: a power of two, at least a page.
+    pub event_bytes: u32,
+    /// Loads the program that asks the decision by itself too, for [`Engine::ask`].
+    pub for_test: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            engine_id: None,
+            stamp_ttl: Duration::from_secs(60),
+            handover_entries: 65536,
+            event_bytes: 4 * 1024 * 1024,
+            for_test: false,
+        }
+    }
+}
+
+/// A loaded kernel program with its maps and links. Dropping it detaches everything whose links nobody else holds.
+pub struct Engine {
+    pub(crate) object: Object,
+    pub(crate) links: Vec<Link>,
+    pub(crate) config: Config,
+}
+
+/// Name of the program that is loaded for tests only.
+const ASK: &str = "carnet_ask";
+
+/// The object that build.rs made. Aligned, because libbpf reads its headers in place.
+static OBJECT: &[u8] = {
+    #[repr(align(8))]
+    struct Aligned<T: ?Sized>(T);
+    static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/carnet.bpf.o")));
+    &ALIGNED.0
+};
+
+impl Engine {
+    /// Loads the programs. Connections without a record are decided on only below `governed`.
+    ///
+    /// Nothing is attached yet, and no policy is in force: see [`Engine::apply`] and the `attach_` methods.
+    pub fn load(governed: &Cgroup, options: &Options) -> Result<Self, Error> {
+        let mut open = open()?;
+        for mut map in open.maps_mut() {
+            let entries = match map.name().to_str() {
+                Some("carnet_handovers") => options.handover_entries,
+                Some("carnet_events") => options.event_bytes,
+                _ => continue,
+            };
+            map.set_max_entries(entries).map_err(|error| Error::bpf("cannot size a BPF map", error))?;
+        }
+        for mut program in open.progs_mut() {
+            if program.name() == ASK {
+                program.set_autoload(options.for_test);
+            }
+        }
+        let object = load(open)?;
+        let config = Config {
+            engine: options.engine_id.map_or_else(random, Ok)?,
+            flow_seed: random()?,
+            stamp_ttl: u64::try_from(options.stamp_ttl.as_nanos()).unwrap_or(u64::MAX),
+            governed_cgroup: governed.id(),
+            governed_level: governed.level(),
+            ..Config::default()
+        };
+        let engine = Self { object, links: Vec::new(), config };
+        engine.write_key(0, 1)?;
+        engine.write_config()?;
+        engine.update_local_addresses()?;
+        Ok(engine)
+    }
+
+    /// Instance id, the `engine` field of every record.
+    pub fn id(&self) -> u64 {
+        self.config.engine
+    }
+
+    /// New records are tagged with a new key; those made with the one before are accepted as long as they are fresh.
+    pub fn rotate_key(&mut self) -> Result<(), Error> {
+        let slot = 1 - self.config.key_slot;
+        let current = self.lookup::<Key>("carnet_keys", &self.config.key_slot.to_ne_bytes())?;
+        let id = current.map_or(1, |key| key.id.checked_add(1).unwrap_or(1));
+        self.write_key(slot, id)?;
+        self.config.key_slot = slot;
+        self.write_config()
+    }
+
+    /// Reads events from now on. The reader may be moved to a thread of its own.
+    pub fn events(&self) -> Result<EventReader, Error> {
+        EventReader::new(&self.map("carnet_events")?)
+    }
+
+    /// The kernel program's counters, indexed by `carnet_abi::COUNT_*`.
+    pub fn counters(&self) -> Result<[u64; COUNTERS], Error> {
+        let mut counters = [0; COUNTERS];
+        for (index, value) in (0_u32..).zip(&mut counters) {
+            *value = self.lookup("carnet_counters", &index.to_ne_bytes())?.unwrap_or_default();
+        }
+        Ok(counters)
+    }
+
+    /// Redirected connections between their SYN and the listener's taking them. 0 when no handshake is in flight.
+    pub fn open_handovers(&self) -> Result<usize, Error> {
+        Ok(self.map("carnet_handovers")?.keys().count())
+    }
+
+    /// Flights in use, by {provider, destination}. 0 when no redirected connection is open.
+    pub fn open_flights(&self) -> Result<usize, Error> {
+        let map = self.map("carnet_flights")?;
+        let mut open = 0;
+        for index in 0..map.max_entries() {
+            let value = map
+                .lookup(&index.to_ne_bytes(), MapFlags::ANY)
+                .map_err(|error| Error::bpf("cannot read a flight", error))?;
+            let counts = value.as_deref().and_then(|value| value.get(FLIGHT_COUNTS..FLIGHT_COUNTS + 8));
+            open += usize::from(counts.is_some_and(|counts| counts.iter().any(|&byte| byte != 0)));
+        }
+        Ok(open)
+    }
+
+    /// Asks the decision by itself, in the kernel. Needs [`Options::for_test`].
+    #[doc(hidden)]
+    pub fn ask(&self, question: &Question) -> Result<Question, Error> {
+        let program = self.object.progs_mut().find(|program| program.name() == ASK);
+        let program = program.ok_or_else(|| Error::new(ErrorKind::Io, "the test program is not loaded"))?;
+        let mut answer = *question;
+        let input = ProgramInput { context_in: Some(answer.as_mut_bytes()), ..ProgramInput::default() };
+        program.test_run(input).map_err(|error| Error::bpf("cannot run the decision", error))?;
+        Ok(answer)
+    }
+
+    /// Duplicates of the maps' descriptors, for tests that look into them.
+    #[doc(hidden)]
+    pub fn map_handle(&self, name: &str) -> Result<MapHandle, Error> {
+        MapHandle::try_from(&self.map(name)?).map_err(|error| Error::bpf(format!("cannot open the map {name}"), error))
+    }
+
+    pub(crate) fn map(&self, name: &str) -> Result<Map<'_>, Error> {
+        let map = self.object.maps().find(|map| map.name() == name);
+        map.ok_or_else(|| Error::new(ErrorKind::Io, format!("the kernel object has no map {name}")))
+    }
+
+    pub(crate) fn write_config(&self) -> Result<(), Error> {
+        self.update("carnet_config", &0_u32.to_ne_bytes(), self.config.as_bytes())
+    }
+
+    pub(crate) fn update(&self, map: &str, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.map(map)?
+            .update(key, value, MapFlags::ANY)
+            .map_err(|error| Error::bpf(format!("cannot write to the map {map}"), error))
+    }
+
+    fn lookup<T: FromBytes>(&self, map: &str, key: &[u8]) -> Result<Option<T>, Error> {
+        let value = self
+            .map(map)?
+            .lookup(key, MapFlags::ANY)
+            .map_err(|error| Error::bpf(format!("cannot read the map {map}"), error))?;
+        Ok(value.and_then(|value| T::read_from_bytes(&value).ok()))
+    }
+
+    fn write_key(&self, slot: u32, id: u32) -> Result<(), Error> {
+        let key = Key { id, k0: random()?, k1: random()?, ..Key::default() };
+        self.update("carnet_keys", &slot.to_ne_bytes(), key.as_bytes())
+    }
+}
+
+/// Offset of the two counts in `struct carnet_flight`, behind lock, handle and address; the layout test checks it.
+pub(crate) const FLIGHT_COUNTS: usize = 4 + 4 + 24;
+
+fn random() -> Result<u64, Error> {
+    getrandom::u64().map_err(|error| Error::io("cannot get random numbers", std::io::Error::other(error)))
+}
+
+fn open() -> Result<OpenObject, Error> {
+    collect_log();
+    ObjectBuilder::default().open_memory(OBJECT).map_err(|error| Error::bpf("cannot read the kernel object", error))
+}
+
+fn load(open: OpenObject) -> Result<Object, Error> {
+    open.load().map_err(|error| {
+        let what = "cannot load the kernel program";
+        match error.kind() {
+            libbpf_rs::ErrorKind::PermissionDenied if !nix::unistd::Uid::effective().is_root() => {
+                Error::bpf(what, error)
+            }
+            _ => Error::missing(what, cause_in_log().unwrap_or_else(|| "the kernel gave no reason".into()), error),
+        }
+    })
+}
+
+/// libbpf writes its reasons to a callback, never into its errors. The callback is process-wide and has no argument, so
+/// the lines are kept here until a failure asks for them.
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn collect_log() {
+    libbpf_rs::set_print(Some((PrintLevel::Warn, |_, line| {
+        if let Ok(mut log) = LOG.lock() {
+            log.push(line);
+        }
+    })));
+    if let Ok(mut log) = LOG.lock() {
+        log.clear();
+    }
+}
+
+/// The one line of the log that says most: the verifier's last words before its statistics, or libbpf's last line.
+fn cause_in_log() -> Option<String> {
+    let log = LOG.lock().ok()?;
+    let lines: Vec<&str> =
+        log.iter().flat_map(|entry| entry.lines()).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let statistics = lines.iter().position(|line| line.starts_with("processed ") && line.contains(" insns"));
+    let at = statistics.and_then(|at| at.checked_sub(1)).or_else(|| lines.len().checked_sub(1))?;
+    Some(lines[at].to_owned())
+}

@@ -1,0 +1,277 @@
+//! The model: what people write, before anything is checked.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+
+/// A whole policy. Put in force as one, never entry by entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Policy {
+    /// What happens to a connection that no filter decides.
+    pub default: HostAction,
+    /// In any order: [`Provider::rank`] orders them. Other types name a provider by its position here.
+    pub providers: Vec<Provider>,
+    /// The host's own filters, judged before all providers'.
+    pub filters: Vec<HostFilter>,
+}
+
+/// One product's redirect service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Provider {
+    /// Unique, for people.
+    pub name: String,
+    /// The redirect handle: identity in records, from 1, never reused within an engine instance.
+    pub handle: u32,
+    /// Unique place in the order of providers; lower is earlier.
+    pub rank: u16,
+    /// Whether the service carries records.
+    pub service: Service,
+    /// What happens where none of the listeners is the provider's own.
+    pub on_dead: OnDead,
+    /// Whether its listener may be dialled directly: an explicit proxy.
+    pub direct: bool,
+    /// Whose listeners and outgoing connections are the provider's. At least one.
+    pub owners: Vec<Owner>,
+    /// Addresses to redirect to, never wildcards. At least one.
+    pub listeners: Vec<SocketAddr>,
+    /// Connections handed to this provider at once per destination, the runaway guard. 0: no limit.
+    pub in_flight_limit: u32,
+    /// The provider's filters.
+    pub filters: Vec<Filter>,
+}
+
+/// What a service knows of Carnet.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Service {
+    /// Carries records.
+    Aware,
+    /// Knows `SO_ORIGINAL_DST` only. Its connections inherit a record where all flows it holds to their destination
+    /// have one identity.
+    Unaware,
+}
+
+/// What a dead provider means for the connections it should have had.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum OnDead {
+    /// Refused.
+    Closed,
+    /// The next provider is asked.
+    Open,
+}
+
+/// Whose listeners and outgoing connections are a provider's.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Owner {
+    /// Everything in a cgroup or below it.
+    Cgroup {
+        /// cgroup2 id.
+        id: u64,
+        /// Depth below the root cgroup, which is 0 and cannot be an owner.
+        level: u32,
+    },
+    /// A real uid that nothing else uses.
+    Uid(u32),
+}
+
+/// A provider's filter.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Filter {
+    /// For people; need not be unique.
+    pub name: String,
+    /// Heavier first, among the provider's own filters; of equal ones, the first given.
+    pub weight: u32,
+    /// Which connections.
+    pub matches: Match,
+    /// What happens to them.
+    pub action: Action,
+}
+
+/// A filter of the host.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostFilter {
+    /// For people; need not be unique.
+    pub name: String,
+    /// Heavier first, among the host's own filters; of equal ones, the first given.
+    pub weight: u32,
+    /// Which connections.
+    pub matches: Match,
+    /// What happens to them.
+    pub action: HostAction,
+}
+
+/// Conditions on a connection; all must hold.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Match {
+    /// Destination address; `None`: any.
+    pub remote: Option<Prefix>,
+    /// Destination port.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// What a provider's filter does.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Action {
+    /// To the provider.
+    Redirect {
+        /// Bytes the provider gets with the connection, at most [`carnet_abi::CONTEXT_MAX`]; empty: none.
+        context: Vec<u8>,
+    },
+    /// To the next provider.
+    Skip,
+    /// Refused, final.
+    Block,
+}
+
+/// What a host filter and the default do.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum HostAction {
+    /// Straight to the destination.
+    Permit,
+    /// Refused, final.
+    Block,
+}
+
+/// Addresses that begin with the same bits. Bits of `address` after the first `length` mean nothing.
+///
+/// An IPv4 address and its IPv4-mapped form (`::ffff:a.b.c.d`) are one address. So `0.0.0.0/0` is all of IPv4, and an
+/// IPv6 prefix shorter than 96 bits that covers `::ffff:0:0`, such as `::/0`, covers all of IPv4 too.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Prefix {
+    /// Any address of the prefix.
+    pub address: IpAddr,
+    /// Leading bits that count: at most 32 for IPv4, 128 for IPv6.
+    pub length: u8,
+}
+
+/// One filter of a policy.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum FilterRef {
+    /// Position in [`Policy::filters`].
+    Host(usize),
+    /// A provider's.
+    Provider {
+        /// Position in [`Policy::providers`].
+        provider: usize,
+        /// Position in [`Provider::filters`].
+        filter: usize,
+    },
+}
+
+impl Policy {
+    /// The name of a filter, or `None` where the policy has no such filter.
+    pub fn filter_name(&self, filter: FilterRef) -> Option<&str> {
+        match filter {
+            FilterRef::Host(filter) => Some(&self.filters.get(filter)?.name),
+            FilterRef::Provider { provider, filter } => Some(&self.providers.get(provider)?.filters.get(filter)?.name),
+        }
+    }
+
+    /// Position of the provider that has `remote` among its listeners.
+    pub fn listener_at(&self, remote: SocketAddr) -> Option<usize> {
+        let is_remote = |listener: &SocketAddr| {
+            listener.port() == remote.port() && listener.ip().to_canonical() == remote.ip().to_canonical()
+        };
+        self.providers.iter().position(|provider| provider.listeners.iter().any(is_remote))
+    }
+}
+
+impl Match {
+    /// Matches every connection.
+    pub const ALL: Self = Self { remote: None, ports: 0..=u16::MAX };
+
+    /// Whether a connection to `remote` matches.
+    pub fn covers(&self, remote: SocketAddr) -> bool {
+        self.ports.contains(&remote.port()) && self.remote.is_none_or(|prefix| prefix.covers(remote.ip()))
+    }
+}
+
+impl Prefix {
+    /// Whether `address` begins with this prefix. False for every address where [`Prefix::length`] is too long.
+    pub fn covers(&self, address: IpAddr) -> bool {
+        if self.length > self.longest() {
+            return false;
+        }
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(prefix), IpAddr::V4(address)) => {
+                (prefix.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(self.length)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
+            (IpAddr::V6(prefix), address) => {
+                let address = match address {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                    IpAddr::V6(v6) => v6,
+                };
+                (prefix.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(self.length)
+            }
+        }
+    }
+
+    /// The greatest length for this address's family.
+    pub fn longest(&self) -> u8 {
+        if self.address.is_ipv4() { 32 } else { 128 }
+    }
+}
+
+impl From<IpAddr> for Prefix {
+    /// The one address.
+    fn from(address: IpAddr) -> Self {
+        Self { address, length: if address.is_ipv4() { 32 } else { 128 } }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cgroup { id, .. } => write!(f, "cgroup {id}"),
+            Self::Uid(uid) => write!(f, "uid {uid}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(address: &str, length: u8) -> Prefix {
+        Prefix { address: address.parse().unwrap(), length }
+    }
+
+    #[test]
+    fn a_prefix_covers_what_begins_with_it() {
+        for (address, length, inside, outside) in [
+            ("10.0.0.0", 8, "10.255.255.255", "11.0.0.0"),
+            ("10.9.9.9", 8, "10.0.0.0", "9.255.255.255"),
+            ("192.0.2.7", 32, "192.0.2.7", "192.0.2.6"),
+            ("128.0.0.0", 1, "255.0.0.0", "127.255.255.255"),
+            ("0.0.0.0", 0, "203.0.113.9", "2001:db8::1"),
+            ("10.0.0.0", 8, "::ffff:10.1.2.3", "::10.1.2.3"),
+            ("2001:db8::", 32, "2001:db8:ffff::1", "2001:db9::"),
+            ("2001:db8::1", 128, "2001:db8::1", "2001:db8::"),
+            ("::ffff:10.0.0.0", 104, "10.1.2.3", "11.1.2.3"),
+            ("::", 96, "::10.1.2.3", "10.1.2.3"),
+        ] {
+            let prefix = prefix(address, length);
+            assert!(prefix.covers(inside.parse().unwrap()), "{prefix} must cover {inside}");
+            assert!(!prefix.covers(outside.parse().unwrap()), "{prefix} must not cover {outside}");
+        }
+    }
+
+    #[test]
+    fn the_whole_of_ipv6_includes_mapped_ipv4() {
+        let all = prefix("::", 0);
+        assert!(all.covers("10.0.0.1".parse().unwrap()));
+        assert!(all.covers("2001:db8::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_prefix_that_is_too_long_covers_nothing() {
+        assert!(!prefix("10.0.0.1", 33).covers("10.0.0.1".parse().unwrap()));
+        assert!(!prefix("::1", 129).covers("::1".parse().unwrap()));
+    }
+}

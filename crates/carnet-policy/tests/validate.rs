@@ -1,0 +1,178 @@
+//! Every mistake is found, all of them at once, and a policy without one is accepted.
+
+use std::net::SocketAddr;
+
+use carnet_policy::{
+    Action, Filter, FilterName, HostAction, HostFilter, Match, Mistake, OnDead, Owner, Policy, Prefix, Provider,
+    Service, testing,
+};
+use proptest::prelude::*;
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "the mistake under test")]
+fn each_mistake_is_found() {
+    let name = |provider: Option<&str>, filter: &str| FilterName {
+        provider: provider.map(str::to_owned),
+        filter: filter.to_owned(),
+    };
+    let (a, b) = ("a".to_owned(), "b".to_owned());
+    let cases: Vec<(Spoil, Mistake)> = vec![
+        (
+            |policy| policy.providers.extend((3..=17).map(|number| provider(&format!("p{number}"), number))),
+            Mistake::TooManyProviders { count: 17 },
+        ),
+        (|policy| policy.filters = vec![policy.filters[0].clone(); 255], Mistake::TooManyFilters { count: 257 }),
+        (|policy| policy.providers[1].name = String::new(), Mistake::NoName { number: 2 }),
+        (|policy| policy.providers[1].name = "a".into(), Mistake::DuplicateName { name: a.clone() }),
+        (
+            |policy| policy.providers[1].rank = 1,
+            Mistake::DuplicateRank { rank: 1, first: a.clone(), second: b.clone() },
+        ),
+        (|policy| policy.providers[1].handle = 0, Mistake::ZeroHandle { provider: b.clone() }),
+        (
+            |policy| policy.providers[1].handle = 1,
+            Mistake::DuplicateHandle { handle: 1, first: a.clone(), second: b.clone() },
+        ),
+        (|policy| policy.providers[0].listeners.clear(), Mistake::NoListener { provider: a.clone() }),
+        (
+            |policy| policy.providers[0].listeners = (1..=5).map(|port| addr(&format!("[::1]:{port}"))).collect(),
+            Mistake::TooManyListeners { provider: a.clone(), count: 5 },
+        ),
+        (
+            |policy| policy.providers[0].listeners.push(addr("0.0.0.0:1")),
+            Mistake::WildcardListener { provider: a.clone(), listener: addr("0.0.0.0:1") },
+        ),
+        (
+            |policy| policy.providers[0].listeners.push(addr("[::]:1")),
+            Mistake::WildcardListener { provider: a.clone(), listener: addr("[::]:1") },
+        ),
+        (
+            |policy| policy.providers[0].listeners.push(addr("[::ffff:0.0.0.0]:1")),
+            Mistake::WildcardListener { provider: a.clone(), listener: addr("[::ffff:0.0.0.0]:1") },
+        ),
+        (
+            |policy| policy.providers[0].listeners.push(addr("[ff02::1]:1")),
+            Mistake::UndialableListener { provider: a.clone(), listener: addr("[ff02::1]:1") },
+        ),
+        (
+            |policy| policy.providers[0].listeners.push(addr("255.255.255.255:1")),
+            Mistake::UndialableListener { provider: a.clone(), listener: addr("255.255.255.255:1") },
+        ),
+        (
+            |policy| policy.providers[0].listeners.push(addr("127.0.0.1:0")),
+            Mistake::NoPort { provider: a.clone(), listener: addr("127.0.0.1:0") },
+        ),
+        (
+            |policy| policy.providers[1].listeners.push(addr("[::ffff:127.0.0.1]:15001")),
+            Mistake::DuplicateListener { listener: addr("127.0.0.1:15001"), first: a.clone(), second: b.clone() },
+        ),
+        (|policy| policy.providers[0].owners.clear(), Mistake::NoOwner { provider: a.clone() }),
+        (
+            |policy| policy.providers[0].owners = (10..15).map(Owner::Uid).collect(),
+            Mistake::TooManyOwners { provider: a.clone(), count: 5 },
+        ),
+        (
+            |policy| policy.providers[0].owners.push(Owner::Cgroup { id: 1, level: 0 }),
+            Mistake::RootOwner { provider: a.clone() },
+        ),
+        (
+            |policy| policy.providers[1].owners.push(Owner::Uid(1)),
+            Mistake::DuplicateOwner { owner: Owner::Uid(1), first: a.clone(), second: b.clone() },
+        ),
+        (
+            |policy| policy.providers[0].filters[0].action = Action::Redirect { context: vec![0; 2049] },
+            Mistake::ContextTooLong { filter: name(Some("a"), "web"), size: 2049 },
+        ),
+        (
+            |policy| policy.filters[0].matches.remote = Some(prefix("10.0.0.0", 33)),
+            Mistake::PrefixTooLong { filter: name(None, "host"), prefix: prefix("10.0.0.0", 33) },
+        ),
+        (
+            |policy| policy.providers[1].filters[0].matches.remote = Some(prefix("::", 129)),
+            Mistake::PrefixTooLong { filter: name(Some("b"), "web"), prefix: prefix("::", 129) },
+        ),
+        (
+            |policy| policy.filters[0].matches.ports = 81..=80,
+            Mistake::NoPorts { filter: name(None, "host"), ports: 81..=80 },
+        ),
+    ];
+    for (spoil, expected) in cases {
+        let mut policy = sound();
+        spoil(&mut policy);
+        let error = policy.validate().expect_err("the policy has a mistake");
+        assert_eq!(error.mistakes(), [expected]);
+        assert_eq!(policy.compile(1).expect_err("the policy has a mistake"), error);
+    }
+}
+
+#[test]
+fn the_limits_themselves_are_allowed() {
+    let mut policy = sound();
+    policy.providers[0].filters[0].action = Action::Redirect { context: vec![0; 2048] };
+    policy.providers[0].listeners = (1..=4).map(|port| addr(&format!("[::1]:{port}"))).collect();
+    policy.providers[0].owners = (30..34).map(Owner::Uid).collect();
+    policy.providers.extend((3..=16).map(|number| provider(&format!("p{number}"), number)));
+    policy.filters = vec![policy.filters[0].clone(); 240];
+    let image = policy.compile(1).unwrap();
+    assert_eq!((image.policy.providers, image.policy.rules), (16, 256));
+}
+
+#[test]
+fn all_mistakes_are_told_in_one_line() {
+    let mut policy = sound();
+    policy.providers[1].rank = 1;
+    policy.providers[0].owners.clear();
+    policy.filters[0].matches.remote = Some(prefix("192.0.2.0", 40));
+    assert_eq!(
+        policy.validate().expect_err("three mistakes").to_string(),
+        "the policy cannot be used: \
+         providers \"a\" and \"b\" both have rank 1: ranks are unique, change one; \
+         provider \"a\" has no owner: name its cgroup or a uid that nothing else uses; \
+         host filter \"host\": 192.0.2.0/40 is longer than its address, at most /32 is possible"
+    );
+}
+
+proptest! {
+    #[test]
+    fn generated_policies_are_sound(policy in testing::policy()) {
+        prop_assert_eq!(policy.validate(), Ok(()));
+    }
+}
+
+/// Puts one mistake into a policy.
+type Spoil = fn(&mut Policy);
+
+/// Two providers and three filters, no mistake.
+fn sound() -> Policy {
+    let host = HostFilter { name: "host".into(), weight: 1, matches: Match::ALL, action: HostAction::Permit };
+    Policy { default: HostAction::Permit, providers: vec![provider("a", 1), provider("b", 2)], filters: vec![host] }
+}
+
+fn provider(name: &str, number: u16) -> Provider {
+    let web = Filter {
+        name: "web".into(),
+        weight: 1,
+        matches: Match::ALL,
+        action: Action::Redirect { context: b"site=hq".to_vec() },
+    };
+    Provider {
+        name: name.into(),
+        handle: number.into(),
+        rank: number,
+        service: Service::Aware,
+        on_dead: OnDead::Closed,
+        direct: false,
+        owners: vec![Owner::Uid(number.into())],
+        listeners: vec![addr(&format!("127.0.0.1:{}", 15000 + number))],
+        in_flight_limit: 0,
+        filters: vec![web],
+    }
+}
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+fn prefix(address: &str, length: u8) -> Prefix {
+    Prefix { address: address.parse().expect("an address"), length }
+}

@@ -1,0 +1,114 @@
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::sync::mpsc;
+
+use crate::Name;
+
+/// What the service has to say.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Report {
+    /// A client said for whom its connection is. At most once a flow.
+    Name {
+        /// [`carnet::Flow::id`].
+        flow_id: u128,
+        /// Redirects the flow has had, the one to this service included.
+        depth: usize,
+        /// The name.
+        name: Name,
+        /// Protocols which a TLS client offered (ALPN), in its order; what is not printable ASCII is escaped.
+        alpn: Vec<String>,
+    },
+    /// A connection came without a usable record, so it has no destination. It was reset.
+    Unredirected {
+        /// Who connected.
+        peer: SocketAddr,
+        /// [`NotRedirected`](carnet::ErrorKind::NotRedirected), [`ContextLost`](carnet::ErrorKind::ContextLost),
+        /// [`NoEngine`](carnet::ErrorKind::NoEngine).
+        error: carnet::Error,
+    },
+    /// There is no connection to the destination. The client's was reset.
+    Refused {
+        /// [`carnet::Flow::id`].
+        flow_id: u128,
+        /// Redirects the flow has had, the one to this service included.
+        depth: usize,
+        /// Where it was going.
+        destination: SocketAddr,
+        /// The cause; a [`carnet::Error`] inside where the record could not be set.
+        error: io::Error,
+    },
+    /// As many flows are open as may be ([`Options::max_flows`](crate::Options::max_flows)): new ones wait until others
+    /// end. Said once.
+    Full {
+        /// Flows that are open.
+        flows: usize,
+    },
+    /// `accept()` failed, for want of files or memory most likely: new flows wait, and it is tried again. Said once.
+    AcceptFailed {
+        /// Flows that are open.
+        flows: usize,
+        /// The cause.
+        error: io::Error,
+    },
+}
+
+/// Takes reports. Called in the middle of a relay: it must not block.
+pub trait Reporter: Send + Sync + 'static {
+    /// Takes one.
+    fn report(&self, report: Report);
+}
+
+/// A [`Reporter`] with a queue behind it; what the queue has no room for is lost and counted ([`Sender::lost`]).
+pub fn channel(capacity: usize) -> (Sender, mpsc::Receiver<Report>) {
+    let (queue, reports) = mpsc::channel(capacity.max(1));
+    (Sender { queue, lost: Arc::default() }, reports)
+}
+
+/// The service's end of a [`channel`].
+#[derive(Clone, Debug)]
+pub struct Sender {
+    queue: mpsc::Sender<Report>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Sender {
+    /// Reports which nobody will see: the queue was full, or its receiver gone.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Reporter for Sender {
+    fn report(&self, report: Report) {
+        if self.queue.try_send(report).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let (sender, mut reports) = channel(2);
+        for flows in 0..5 {
+            sender.report(Report::Full { flows });
+        }
+        assert_eq!(sender.lost(), 3);
+        assert!(matches!(reports.try_recv(), Ok(Report::Full { flows: 0 })));
+        assert!(matches!(reports.try_recv(), Ok(Report::Full { flows: 1 })));
+        drop(reports);
+        sender.report(Report::Full { flows: 5 });
+        assert_eq!(sender.lost(), 4);
+    }
+}

@@ -1,0 +1,78 @@
+//! Linux: `getsockopt` and `setsockopt` of level `SOL_CARNET`.
+
+pub(crate) use std::os::fd::{AsFd as AsSocket, BorrowedFd as BorrowedSocket};
+
+use std::{io, os::fd::AsRawFd};
+
+use carnet_abi::{CARNET_CONTEXT, CARNET_FLOW, CARNET_RECORDS, CARNET_STATE, SOL_CARNET};
+use socket2::{Protocol, SockRef, Type};
+
+use crate::{ErrorKind, sys::Item};
+
+pub(crate) fn borrow(socket: &impl AsSocket) -> BorrowedSocket<'_> {
+    socket.as_fd()
+}
+
+/// Reads `item` into `buffer`; the answer's length is at most the buffer's.
+pub(crate) fn query(socket: BorrowedSocket<'_>, item: Item, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(buffer.len()).map_err(io::Error::other)?;
+    // SAFETY: `buffer` is writable for `length` bytes and `length` outlives the call; the descriptor is open, for it is
+    // borrowed.
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), SOL_CARNET, option(item), buffer.as_mut_ptr().cast(), &mut length)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match usize::try_from(length) {
+        Ok(length) if length <= buffer.len() => Ok(length),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the answer's length is beyond the buffer")),
+    }
+}
+
+/// Puts a records blob on a socket that has not connected.
+pub(crate) fn apply(socket: BorrowedSocket<'_>, records: &[u8]) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(records.len()).map_err(io::Error::other)?;
+    // SAFETY: `records` is readable for `length` bytes; the descriptor is open, for it is borrowed.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), SOL_CARNET, CARNET_RECORDS, records.as_ptr().cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What an error of [`query`], [`apply`] or `SO_ORIGINAL_DST` means.
+pub(crate) fn kind(error: &io::Error, socket: BorrowedSocket<'_>) -> ErrorKind {
+    let Some(code) = error.raw_os_error() else {
+        return ErrorKind::Malformed;
+    };
+    match code {
+        // SO_ORIGINAL_DST says ENOENT, as netfilter does.
+        libc::ENODATA | libc::ENOENT => ErrorKind::NotRedirected,
+        libc::EIDRM => ErrorKind::ContextLost,
+        // The engine's answer for a datagram socket and the kernel's own where no engine listens are the same number.
+        libc::EOPNOTSUPP | libc::ENOPROTOOPT if is_tcp(socket) => ErrorKind::NoEngine,
+        libc::EOPNOTSUPP | libc::ENOPROTOOPT => ErrorKind::NotTcp,
+        libc::ESTALE => ErrorKind::Stale,
+        libc::EBADMSG => ErrorKind::Forged,
+        libc::EACCES => ErrorKind::NotOwner,
+        libc::EISCONN => ErrorKind::AlreadyConnected,
+        libc::ELOOP => ErrorKind::TooManyHops,
+        libc::EINVAL | libc::EMSGSIZE => ErrorKind::Malformed,
+        _ => ErrorKind::Io,
+    }
+}
+
+/// MPTCP counts: its sockets are TCP to applications, and the engine follows them.
+fn is_tcp(socket: BorrowedSocket<'_>) -> bool {
+    let socket = SockRef::from(&socket);
+    let protocol = socket.protocol().ok().flatten();
+    matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(protocol, Some(Protocol::TCP | Protocol::MPTCP))
+}
+
+fn option(item: Item) -> libc::c_int {
+    match item {
+        Item::Context => CARNET_CONTEXT,
+        Item::Flow => CARNET_FLOW,
+        Item::Records => CARNET_RECORDS,
+        Item::State => CARNET_STATE,
+    }
+}

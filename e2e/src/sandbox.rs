@@ -1,0 +1,236 @@
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use carnet_abi::Event;
+use carnet_engine::cgroup::{Cgroup, Hierarchy};
+use carnet_engine::{Engine, EventReader, Options};
+use carnet_policy::{Action, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Service as Kind};
+
+/// Own cgroups with an engine: `carnet-test.<pid>.<n>/{app,services/<i>}`.
+pub struct Sandbox {
+    /// What is in force; change it and call [`Sandbox::apply`].
+    pub policy: Policy,
+    /// The engine, attached.
+    pub engine: Engine,
+    hierarchy: Hierarchy,
+    root: Cgroup,
+    app: Cgroup,
+    services: Cgroup,
+    owned: Vec<Cgroup>,
+    home: PathBuf,
+    generation: u64,
+    reader: EventReader,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// One provider of a sandbox: its place in [`Sandbox::policy`] and its listeners.
+#[derive(Debug)]
+pub struct Service {
+    /// Index of the provider.
+    pub index: usize,
+    /// Its listeners, non-blocking, made in the service's cgroup.
+    pub listeners: Vec<TcpListener>,
+}
+
+/// Tests move their process between cgroups, so those of one process take turns.
+static TURN: Mutex<()> = Mutex::new(());
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sandbox {
+    /// Cgroups and an attached engine without providers. Fails, loudly, without root.
+    pub fn new() -> Self {
+        Self::with(&Options::default())
+    }
+
+    /// The same with options.
+    pub fn with(options: &Options) -> Self {
+        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        assert!(
+            nix::unistd::Uid::effective().is_root(),
+            "end-to-end tests need root: run them with sudo, or make test"
+        );
+        let hierarchy = Hierarchy::find().expect("a cgroup2 hierarchy");
+        let name = format!("carnet-test.{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let root = Cgroup::create(&hierarchy, &name).expect("a cgroup of our own");
+        let app = root.child("app").expect("app");
+        let services = root.child("services").expect("services");
+        let mut engine = Engine::load(&root, options).expect("the engine loads");
+        engine.attach_services(&services).expect("attach");
+        engine.attach_governed(&root).expect("attach");
+        let reader = engine.events().expect("events");
+        let policy = Policy { default: HostAction::Permit, providers: Vec::new(), filters: Vec::new() };
+        Self {
+            policy,
+            engine,
+            home: home(&hierarchy),
+            hierarchy,
+            root,
+            app,
+            services,
+            owned: Vec::new(),
+            generation: 0,
+            reader,
+            _turn: turn,
+        }
+    }
+
+    /// A service that listens on both loopback addresses and gets every TCP connection. The later, the higher its rank.
+    pub fn service(&mut self, kind: Kind) -> Service {
+        self.service_at(kind, &["127.0.0.1:0", "[::1]:0"])
+    }
+
+    /// The same, listening on these addresses; wildcards are registered as the loopback address they cover.
+    pub fn service_at(&mut self, kind: Kind, listen: &[&str]) -> Service {
+        let index = self.owned.len();
+        let cgroup = self.services.child(&index.to_string()).expect("a service's cgroup");
+        self.owned.push(cgroup);
+        let listeners: Vec<TcpListener> =
+            self.in_service(index, || listen.iter().map(|at| crate::sockets::listen(at)).collect());
+        let addresses = listeners.iter().map(|listener| dialled(listener.local_addr().expect("bound"))).collect();
+        self.policy.providers.push(Provider {
+            name: format!("s{index}"),
+            handle: index as u32 + 1,
+            rank: 10 * (index as u16 + 1),
+            service: kind,
+            on_dead: OnDead::Closed,
+            direct: false,
+            owners: vec![Owner::Cgroup { id: self.owned[index].id(), level: self.owned[index].level() }],
+            listeners: addresses,
+            in_flight_limit: 0,
+            filters: vec![redirect_all()],
+        });
+        self.apply();
+        Service { index, listeners }
+    }
+
+    /// Adds a filter of the host's.
+    pub fn host_filter(&mut self, matches: Match, action: HostAction) {
+        self.policy.filters.push(HostFilter { name: "host".into(), weight: 1, matches, action });
+        self.apply();
+    }
+
+    /// Puts [`Sandbox::policy`] in force.
+    pub fn apply(&mut self) {
+        self.generation += 1;
+        let image = self.policy.compile(self.generation).expect("a valid policy");
+        self.engine.apply(&image).expect("the policy is applied");
+    }
+
+    /// Does something as an application.
+    pub fn in_app<T>(&self, act: impl FnOnce() -> T) -> T {
+        self.within(&self.app, act)
+    }
+
+    /// Does something as a service.
+    pub fn in_service<T>(&self, index: usize, act: impl FnOnce() -> T) -> T {
+        self.within(&self.owned[index], act)
+    }
+
+    /// Has a command run as an application.
+    pub fn app_command(&self, program: &str) -> Command {
+        enter(&self.app, program)
+    }
+
+    /// Has a command run as a service.
+    pub fn service_command(&self, index: usize, program: &str) -> Command {
+        enter(&self.owned[index], program)
+    }
+
+    /// The app's cgroup.
+    pub fn app_cgroup(&self) -> &Cgroup {
+        &self.app
+    }
+
+    /// A service's cgroup.
+    pub fn service_cgroup(&self, index: usize) -> &Cgroup {
+        &self.owned[index]
+    }
+
+    /// Where cgroup2 is mounted.
+    pub fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// All events until now.
+    pub fn events(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while self.reader.poll(Duration::ZERO, &mut |event| events.push(*event)).expect("events are readable") > 0 {}
+        events
+    }
+
+    /// Events until one is `wanted`, that one included. Panics after ten seconds.
+    pub fn events_until(&mut self, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
+        let end = Instant::now() + Duration::from_secs(10);
+        let mut events = Vec::new();
+        while !events.iter().any(&wanted) {
+            assert!(Instant::now() < end, "the event did not come; these did: {events:#?}");
+            self.reader.poll(Duration::from_millis(20), &mut |event| events.push(*event)).expect("events are readable");
+        }
+        events
+    }
+
+    fn within<T>(&self, cgroup: &Cgroup, act: impl FnOnce() -> T) -> T {
+        cgroup.add_self().expect("the test process can be moved");
+        let back = Back(&self.home);
+        let result = act();
+        drop(back);
+        result
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if let Err(error) = self.root.remove_tree(Duration::from_secs(10)) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+/// A filter that redirects everything and gives no context.
+pub fn redirect_all() -> Filter {
+    Filter { name: "all".into(), weight: 1, matches: Match::ALL, action: Action::Redirect { context: Vec::new() } }
+}
+
+/// Moves the process back where it was, also when the test panics: its sandbox could not be removed otherwise.
+struct Back<'a>(&'a PathBuf);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        fs::write(self.0.join("cgroup.procs"), std::process::id().to_string())
+            .expect("the test process can be moved back");
+    }
+}
+
+/// The cgroup of the calling process.
+fn home(hierarchy: &Hierarchy) -> PathBuf {
+    let own = fs::read_to_string("/proc/self/cgroup").expect("/proc is mounted");
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("cgroup2 is mounted");
+    hierarchy.mount().join(path)
+}
+
+/// How one reaches a listener bound to this address.
+fn dialled(bound: SocketAddr) -> SocketAddr {
+    match bound {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => ([127, 0, 0, 1], v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => ([0, 0, 0, 0, 0, 0, 0, 1], v6.port()).into(),
+        other => other,
+    }
+}
+
+/// A shell joins the cgroup and becomes the program, so that its every socket is made there.
+fn enter(cgroup: &Cgroup, program: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg("echo $$ > \"$0\" && exec \"$@\"").arg(cgroup.path().join("cgroup.procs")).arg(program);
+    command
+}

@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# Installs what Carnet is built and tested with, from the distribution's packages (Debian 12, Ubuntu 24.04 and newer).
+#
+# usage: scripts/install-deps.sh GROUP...
+#   build   compilers and headers
+#   test    the foreign programs which the tests run: HAProxy, redsocks, mitmproxy, clients in four languages
+#   demo    what `make demo` shows
+#   lint    shellcheck
+#   audit   cargo-deny, built from source (about a minute), below the target directory
+#
+# Says nothing and asks nobody when nothing is missing. Otherwise it needs root, or sudo.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly CARGO_DENY_VERSION=0.20.2
+readonly MITMPROXY_VERSION=11.0.2
+TOOLS=$(realpath -m "${CARGO_TARGET_DIR:-target}")/tools
+readonly TOOLS
+export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
+
+main() {
+    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|test|demo|lint|audit..."
+    local group wanted="" choices=()
+    for group in "$@"; do
+        wanted+=$(needs "$group")$'\n' || exit 1
+    done
+
+    mapfile -t choices < <(missing <<<"$wanted" | cut -d' ' -f3 | sort -u)
+    install_packages "${choices[@]}"
+    for group in "$@"; do
+        case $group in
+        build) check_rust ;;
+        test) check_mitmproxy ;;
+        audit) install_cargo_deny ;;
+        esac
+    done
+
+    local left
+    left=$(missing <<<"$wanted")
+    [ -z "$left" ] || die "still missing after the installation:"$'\n'"$left"
+}
+
+# One need a line: how to see it (a command on the path, or a file), its name, and the package it comes from. Where
+# distributions disagree about a package's name, the names are separated by '|' and the first that exists is taken.
+needs() {
+    case $1 in
+    build) cat <<-'NEEDS' ;;
+		command clang clang
+		command llvm-strip llvm
+		file /usr/include/bpf/bpf_helpers.h libbpf-dev
+		file /usr/include/libelf.h libelf-dev
+		file /usr/include/zlib.h zlib1g-dev
+		file /usr/include/stdio.h libc6-dev
+		file /usr/include/linux/bpf.h linux-libc-dev
+		command gcc gcc
+		command make make
+		command pkg-config pkg-config
+	NEEDS
+    test) cat <<-'NEEDS' ;;
+		command bpftool bpftool|linux-tools-generic
+		command ip iproute2
+		command nft nftables
+		command iptables iptables
+		command haproxy haproxy
+		command redsocks redsocks
+		command microsocks microsocks
+		command mitmdump mitmproxy|python3-venv
+		command curl curl
+		command openssl openssl
+		command python3 python3
+		command go golang-go
+		command java default-jdk-headless
+		command javac default-jdk-headless
+		command gcc gcc
+	NEEDS
+    demo) cat <<-'NEEDS' ;;
+		command curl curl
+		command openssl openssl
+		command python3 python3
+	NEEDS
+    lint) echo "command shellcheck shellcheck" ;;
+    audit) ;;
+    *) die "$1: no such group; there are build, test, demo, lint and audit" ;;
+    esac
+}
+
+# Of the needs on standard input, those that are not met.
+missing() {
+    local kind name package
+    while read -r kind name package; do
+        case $kind in
+        command) command -v "$name" >/dev/null || echo "$kind $name $package" ;;
+        file) [ -e "$name" ] || echo "$kind $name $package" ;;
+        esac
+    done
+}
+
+install_packages() {
+    local choice packages=() services=()
+    [ $# -gt 0 ] || return 0
+    echo "missing: $*"
+    command -v apt-get >/dev/null || die "no apt-get here: install them yourself (these are Debian's names)"
+
+    as_root apt-get -qq update
+    for choice in "$@"; do
+        packages+=("$(first_available "$choice")")
+    done
+    for choice in haproxy redsocks; do
+        command -v "$choice" >/dev/null || services+=("$choice")
+    done
+
+    echo "installing: ${packages[*]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0 \
+        install -y --no-install-recommends "${packages[@]}" </dev/null
+    hash -r
+    for choice in "${services[@]}"; do
+        silence "$choice"
+    done
+}
+
+first_available() {
+    local package
+    for package in ${1//|/ }; do
+        if [[ $(apt-cache policy "$package") =~ Candidate:\ [^\(] ]]; then
+            echo "$package"
+            return
+        fi
+    done
+    die "no package ${1//|/ or } is known here; on Ubuntu, enable the 'universe' archive"
+}
+
+# The tests start these programs themselves. As services they would only hold ports.
+silence() {
+    if [ -d /run/systemd/system ]; then
+        as_root systemctl disable --now "$1" >/dev/null 2>&1 || true
+    elif [ -x "/etc/init.d/$1" ]; then
+        as_root "/etc/init.d/$1" stop >/dev/null 2>&1 || true
+    fi
+}
+
+check_rust() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    command -v cargo >/dev/null || die "no cargo on the path; install Rust $wanted or newer: https://rustup.rs"
+    found=$(rustc --version | cut -d' ' -f2)
+    printf '%s\n' "$wanted" "$found" | sort -VC ||
+        die "rustc is $found, and Carnet needs $wanted or newer: rustup update"
+}
+
+# Some distributions have no mitmproxy, or one that their Python no longer runs.
+check_mitmproxy() {
+    mitmdump --version >/dev/null 2>&1 && return
+    echo "installing: mitmproxy $MITMPROXY_VERSION below $TOOLS"
+    # Not the first python3 on the path: that may be one without ensurepip.
+    /usr/bin/python3 -m venv "$TOOLS/mitmproxy" || die "python3 has no venv: apt-get install python3-venv"
+    "$TOOLS/mitmproxy/bin/pip" install --quiet "mitmproxy==$MITMPROXY_VERSION"
+    mkdir -p "$TOOLS/bin"
+    ln -sf ../mitmproxy/bin/mitmdump "$TOOLS/bin/mitmdump"
+    hash -r
+    "$TOOLS/bin/mitmdump" --version >/dev/null || die "mitmdump does not start"
+}
+
+install_cargo_deny() {
+    command -v cargo-deny >/dev/null && return
+    # Unoptimised: it compiles in half the time, and runs in a second either way.
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked --debug --root "$TOOLS" "cargo-deny@$CARGO_DENY_VERSION"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "installing packages needs root, and there is no sudo: run this script as root"
+    fi
+}
+
+die() {
+    echo "install-deps: $*" >&2
+    exit 1
+}
+
+main "$@"
