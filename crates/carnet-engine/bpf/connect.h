@@ -299,7 +299,7 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 	__u32 i = question->provider, filter = 0;
 	int unbound = 0;
 
-	if (question->verdict == CARNET_VERDICT_REDIRECT && attempt->ctx->sk->bound_dev_if) {
+	if (question->verdict == CARNET_VERDICT_REDIRECT && attempt->ctx->sk->bound_dev_if > LOOPBACK_IFINDEX) {
 		/* Only the loopback device leads to the listener. The record has kept the interface. */
 		if (bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &unbound, sizeof(unbound)))
 			answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);

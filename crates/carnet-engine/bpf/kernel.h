@@ -22,6 +22,8 @@
 #define SO_ORIGINAL_DST 80
 #define SO_BINDTOIFINDEX 62
 
+#define LOOPBACK_IFINDEX 1 /* in every network namespace */
+
 #define PF_KTHREAD 0x00200000 /* task_struct.flags */
 #define SOCK_DONE  1          /* bit of sock_common.skc_flags: the peer's FIN has come */
 

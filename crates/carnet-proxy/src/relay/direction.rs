@@ -63,7 +63,7 @@ impl<'s, O: FnMut(&[u8])> Direction<'s, O> {
             }
             // Not try_read: tokio has perhaps not heard yet that there is something.
             let read = BUFFER.with_borrow_mut(|buffer| {
-                let length = SockRef::from(self.sender).read(buffer)?;
+                let length = (&*SockRef::from(self.sender)).read(buffer)?;
                 self.offer(&buffer[..length])?;
                 io::Result::Ok(length)
             });
@@ -172,7 +172,7 @@ enum Step {
 fn read(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let mut read = None;
     let result = socket.try_io(Interest::READABLE, || {
-        let length = SockRef::from(socket).read(buffer)?;
+        let length = (&*SockRef::from(socket)).read(buffer)?;
         read = Some(length);
         match length > 0 && length < buffer.len() {
             true => Err(io::ErrorKind::WouldBlock.into()),

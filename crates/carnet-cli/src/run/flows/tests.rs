@@ -1,4 +1,5 @@
 use carnet_abi::{Address, Hop, Origin, Records};
+use nix::errno::Errno;
 
 use super::*;
 
@@ -86,8 +87,8 @@ fn a_flow_through_two_services() {
 
 #[test]
 fn the_last_hop_says_what_the_destination_did() {
-    let refused = libc_errno("ECONNREFUSED");
-    let reset = libc_errno("ECONNRESET");
+    let refused = Errno::ECONNREFUSED as i32;
+    let reset = Errno::ECONNRESET as i32;
     for (last, own, expected) in [
         ((abi::HOW_FAILED, refused), (abi::HOW_RESET, reset), End::Failed(Place::Destination, refused)),
         // A service may answer politely instead.
@@ -236,11 +237,4 @@ fn a_warning_is_said_once() {
         assert_eq!(joiner.event(&event), None);
     }
     assert_eq!(joiner.event(&Event { error: 0, ..set }), None);
-}
-
-fn libc_errno(name: &str) -> i32 {
-    match name {
-        "ECONNREFUSED" => nix::errno::Errno::ECONNREFUSED as i32,
-        _ => nix::errno::Errno::ECONNRESET as i32,
-    }
 }
