@@ -212,7 +212,7 @@ fn provider_at(policy: &Policy, at: Option<usize>) -> Option<(usize, &Provider)>
 
 /// The next provider in rank order.
 fn lowest_above(policy: &Policy, floor: Option<u16>) -> Option<(usize, &Provider)> {
-    let above = policy.providers.iter().enumerate().filter(|(_, provider)| Some(provider.rank) >= floor);
+    let above = policy.providers.iter().enumerate().filter(|(_, provider)| Some(provider.rank) > floor);
     above.min_by_key(|(_, provider)| provider.rank)
 }
 
