@@ -1,15 +1,17 @@
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use carnet_abi::Event;
+use carnet_abi::{EVENT_CONNECT, Event};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Engine, EventReader, Options};
 use carnet_policy::{Action, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Service as Kind};
+
+use crate::Relay;
 
 /// Own cgroups with an engine: `carnet-test.<pid>.<n>/{app,services/<i>}`.
 pub struct Sandbox {
@@ -92,12 +94,30 @@ impl Sandbox {
 
     /// The same, listening on these addresses; wildcards are registered as the loopback address they cover.
     pub fn service_at(&mut self, kind: Kind, listen: &[&str]) -> Service {
-        let index = self.owned.len();
-        let cgroup = self.services.child(&index.to_string()).expect("a service's cgroup");
-        self.owned.push(cgroup);
+        let index = self.add_cgroup();
         let listeners: Vec<TcpListener> =
             self.in_service(index, || listen.iter().map(|at| crate::sockets::listen(at)).collect());
         let addresses = listeners.iter().map(|listener| dialled(listener.local_addr().expect("bound"))).collect();
+        self.register(index, kind, addresses);
+        Service { index, listeners }
+    }
+
+    /// A service that is a process of its own and gets every TCP connection: see [`Relay`].
+    pub fn relay(&mut self, program: &str, kind: Kind, mode: &[&str]) -> Relay {
+        let index = self.add_cgroup();
+        let relay = Relay::start(index, self.service_command(index, program).args(mode));
+        self.register(index, kind, relay.addresses.to_vec());
+        relay
+    }
+
+    fn add_cgroup(&mut self) -> usize {
+        let index = self.owned.len();
+        let cgroup = self.services.child(&index.to_string()).expect("a service's cgroup");
+        self.owned.push(cgroup);
+        index
+    }
+
+    fn register(&mut self, index: usize, kind: Kind, listeners: Vec<SocketAddr>) {
         self.policy.providers.push(Provider {
             name: format!("s{index}"),
             handle: index as u32 + 1,
@@ -106,12 +126,11 @@ impl Sandbox {
             on_dead: OnDead::Closed,
             direct: false,
             owners: vec![Owner::Cgroup { id: self.owned[index].id(), level: self.owned[index].level() }],
-            listeners: addresses,
+            listeners,
             in_flight_limit: 0,
             filters: vec![redirect_all()],
         });
         self.apply();
-        Service { index, listeners }
     }
 
     /// Adds a filter of the host's.
@@ -135,6 +154,23 @@ impl Sandbox {
     /// Does something as a service.
     pub fn in_service<T>(&self, index: usize, act: impl FnOnce() -> T) -> T {
         self.within(&self.owned[index], act)
+    }
+
+    /// Does something as an application that makes one connection, and returns the decision on it too.
+    pub fn decided<T>(&mut self, act: impl FnOnce() -> T) -> (T, Event) {
+        self.events();
+        let result = self.in_app(act);
+        let decisions: Vec<_> = self.events().into_iter().filter(|event| event.kind == EVENT_CONNECT).collect();
+        let [decision] = decisions[..] else { panic!("there was one connect(), and these decisions: {decisions:#?}") };
+        (result, decision)
+    }
+
+    /// An application's connection and the socket with which a service has accepted it.
+    pub fn arrive(&self, service: &Service, destination: SocketAddr) -> (TcpStream, TcpStream) {
+        let client = self.in_app(|| crate::sockets::connect(destination)).expect("connect");
+        let family = usize::from(destination.is_ipv6()).min(service.listeners.len() - 1);
+        let accepted = crate::sockets::accept(&service.listeners[family]);
+        (client, accepted)
     }
 
     /// Has a command run as an application.

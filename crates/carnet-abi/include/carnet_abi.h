@@ -16,7 +16,7 @@
 
 /* Option names of level SOL_CARNET. 0x40000000-0x7fffffff is reserved for keys of datagram flows. */
 #define CARNET_RECORDS 1 /* get on an accepted socket, set on one that has not connected: struct carnet_records */
-#define CARNET_CONTEXT 2 /* get: the bytes the filter gave to this hop's provider, at most CARNET_CONTEXT_MAX */
+#define CARNET_CONTEXT 2 /* get: what the filter gives to this hop's provider, at most CARNET_CONTEXT_MAX; or ENOENT */
 #define CARNET_FLOW    3 /* get: struct carnet_flow, which grows at its end as struct tcp_info does */
 #define CARNET_STATE   4 /* get: __u32, one of enum carnet_state, for the provider that owns the caller */
 

@@ -22,10 +22,22 @@ fn main() -> ExitCode {
         Command::Inspect(arguments) => inspect::inspect(arguments),
     };
     result.unwrap_or_else(|error| {
-        // One line, the causes behind it: what failed, and what the system said.
-        run::complain(&format!("{error:#}"));
+        run::complain(&one_line(&error));
         ExitCode::from(EXIT_SYSTEM)
     })
+}
+
+/// What failed, with the causes behind it, unless an error has said its cause itself.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// Sends connections through inspecting services, each exactly once.
@@ -55,6 +67,13 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn causes_are_said_once() {
+        let error = anyhow::Error::msg("c").context("b: c. Do this").context("a");
+        assert_eq!(one_line(&error), "a: b: c. Do this");
+        assert_eq!(one_line(&anyhow::Error::msg("b").context("a")), "a: b");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -26,8 +26,24 @@
 #include "sockops.h"
 #include "sockopt.h"
 #include "peername.h"
+#include "count.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* What no map holds would be missing from the BTF, with which a test compares the Rust twins. */
+struct carnet_layouts {
+	struct carnet_flow     flow;
+	struct carnet_event    event;
+	enum carnet_state      state;
+	enum carnet_action     action;
+	enum carnet_verdict    verdict;
+	enum carnet_reason     reason;
+	enum carnet_event_kind kind;
+	enum carnet_how        how;
+	enum carnet_counter    counter;
+};
+
+const struct carnet_layouts *carnet_layouts;
 
 /* The decision by itself, for the test that compares it with carnet_policy::decide(). Not loaded otherwise. */
 SEC("syscall")

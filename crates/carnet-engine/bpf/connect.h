@@ -137,26 +137,28 @@ static long attempt_once(__u32 round, void *data)
 
 	carnet_decide(question);
 	i = question->provider;
-	if (question->verdict != CARNET_VERDICT_REDIRECT || i >= CARNET_MAX_PROVIDERS)
+	if (i >= CARNET_MAX_PROVIDERS || question->verdict == CARNET_VERDICT_REFUSE)
 		return 1;
+	if (question->verdict == CARNET_VERDICT_REDIRECT) {
+		search = (struct search){
+			.slot = question->slot,
+			.provider = i,
+			.family = attempt->family,
+			.v4 = ip_is_v4(question->remote.ip),
+		};
+		attempt->trouble = carnet_listener_of(attempt->ctx, &search);
+		attempt->target = search.found;
+		if (attempt->trouble != LISTENER_ALIVE) {
+			question->dead |= 1U << i;
+			return 0;
+		}
+	}
+	/* The runaway guard: a process outside every owner may carry a flow round and round. */
 	provider = &attempt->policy->provider[i];
 	if (provider->in_flight_limit &&
-	    (__u32)carnet_flight_clients(provider->handle, &question->remote) >= provider->in_flight_limit) {
+	    (__u32)carnet_flight_clients(provider->handle, &question->remote) >= provider->in_flight_limit)
 		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_RUNAWAY);
-		return 1;
-	}
-	search = (struct search){
-		.slot = question->slot,
-		.provider = i,
-		.family = attempt->family,
-		.v4 = ip_is_v4(question->remote.ip),
-	};
-	attempt->trouble = carnet_listener_of(attempt->ctx, &search);
-	attempt->target = search.found;
-	if (attempt->trouble == LISTENER_ALIVE)
-		return 1;
-	question->dead |= 1U << i;
-	return 0;
+	return 1;
 }
 
 /* Is this address one of this host's, so that a wildcard listener answers there? */
@@ -167,28 +169,30 @@ static __always_inline bool is_local(const struct carnet_addr *addr)
 }
 
 /* Index of the provider whose listener the application dialled itself, by whatever local address, or CARNET_NONE. */
-static __always_inline __u32 dialled_listener(struct attempt *attempt)
+__noinline int carnet_dialled_listener(struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u32 slot)
 {
-	const struct carnet_addr *remote = &attempt->question.remote;
-	__u32 slot = attempt->question.slot;
-	__u32 on_port = carnet_listeners_on(remote->port, slot);
-	struct carnet_listener_key key = { .at = *remote, .slot = slot };
-	__u32 *exact;
+	struct carnet_listener_key key = { .slot = slot };
+	__u32 on_port, *exact;
 
+	if (!remote)
+		return CARNET_NONE;
+	on_port = carnet_listeners_on(remote->port, slot);
 	if (!on_port)
 		return CARNET_NONE;
+	/* A copy, because Linux 6.1 takes no map key out of a global function's argument. */
+	key.at = *remote;
 	exact = bpf_map_lookup_elem(&carnet_listeners, &key);
 	if (exact)
 		return owning_provider(*exact);
-	if (!is_local(remote))
+	if (!is_local(&key.at))
 		return CARNET_NONE;
-	if (ip_is_unspecified(remote->ip)) {
-		if (ip_is_v4(remote->ip))
+	if (ip_is_unspecified(key.at.ip)) {
+		if (ip_is_v4(key.at.ip))
 			ip_from_v4(key.at.ip, bpf_htonl(0x7f000001));
 		else
 			ip_from_v6(key.at.ip, 0, 0, 0, bpf_htonl(1));
 	}
-	return owning_provider(carnet_listener_at(attempt->ctx, &key.at, slot) & on_port);
+	return owning_provider(carnet_listener_at(ctx, &key.at, slot) & on_port);
 }
 
 /* Whose socket: fills the dialer, and says whether this connection is ours to decide on without a record. */
@@ -209,7 +213,7 @@ static __always_inline bool attempt_whose(struct attempt *attempt)
 }
 
 /* Provides the record this connection starts from. False: there is none, and it is not ours. */
-static __always_inline bool attempt_record(struct attempt *attempt, const struct carnet_config *config, bool governed,
+static __noinline bool attempt_record(struct attempt *attempt, const struct carnet_config *config, bool governed,
 					   __u64 now)
 {
 	struct carnet_question *question = &attempt->question;
@@ -326,16 +330,20 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 }
 
 /*
- * Decides on one connect(). Returns 0, or the errno with which it fails; `target` is where it goes instead of where it
- * asked to go, or has port 0.
+ * Decides on one connect(); the caller has filled the context, the family and the remote address. Returns 0, or the
+ * errno with which it fails.
+ *
+ * Stack is scarce here. The longest chain of calls is this, attempt_once(), carnet_listener_of(), carnet_listener_at(),
+ * carnet_owned_by_cgroup(), and together they have 512 bytes, where Linux 6.1 rounds each frame up to 32 bytes.
+ * So nothing is held twice, and what is needed only for a while has a frame of its own (__noinline).
  */
-static __always_inline int carnet_connect(struct bpf_sock_addr *ctx, __u32 family, const struct carnet_addr *remote,
-					  struct carnet_addr *target)
+static __always_inline int carnet_connect(struct attempt *attempt)
 {
 	const struct carnet_config *config = carnet_config_now();
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct attempt attempt = {};
-	struct carnet_question *question = &attempt.question;
+	struct carnet_question *question = &attempt->question;
+	const struct carnet_addr *remote = &question->remote;
+	struct bpf_sock_addr *ctx = attempt->ctx;
 	struct carnet_sock *sock;
 	bool governed;
 	__u64 now;
@@ -343,17 +351,14 @@ static __always_inline int carnet_connect(struct bpf_sock_addr *ctx, __u32 famil
 
 	if (!config || !ctx->sk)
 		return 0;
-	attempt.ctx = ctx;
-	attempt.family = family;
-	attempt.policy = carnet_policy_at(config->policy_slot);
-	if (!attempt.policy)
+	attempt->policy = carnet_policy_at(config->policy_slot);
+	if (!attempt->policy)
 		return 0;
 	question->slot = config->policy_slot;
-	question->remote = *remote;
 	question->provider = CARNET_NONE;
 	question->rule = CARNET_NONE;
 	question->listener = CARNET_NONE;
-	governed = attempt_whose(&attempt);
+	governed = attempt_whose(attempt);
 	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
 	if (!governed && question->dialer == CARNET_NONE && !(sock && sock->flags & SOCK_RECORD))
 		return 0;
@@ -363,44 +368,48 @@ static __always_inline int carnet_connect(struct bpf_sock_addr *ctx, __u32 famil
 	if (!sock) {
 		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_NO_ROOM);
 		carnet_count(CARNET_COUNT_NO_ROOM);
-		attempt_event(&attempt, now, ENOBUFS);
+		attempt_event(attempt, now, ENOBUFS);
 		return ENOBUFS;
 	}
-	attempt.sock = sock;
+	attempt->sock = sock;
 	sock_end_unsent(sock, bpf_get_socket_cookie(ctx), now);
 	if (sock->flags & SOCK_INFERRED)
 		sock->flags = 0;
 	sock->flags &= SOCK_RECORD;
-	if (!attempt_record(&attempt, config, governed, now))
+	if (!attempt_record(attempt, config, governed, now))
 		return 0;
 	sock->flow.remote = *remote;
 	sock->decided_at = now;
 	sock->dialer = 0;
 	if (question->dialer < CARNET_MAX_PROVIDERS)
-		sock->dialer = attempt.policy->provider[question->dialer].handle;
+		sock->dialer = attempt->policy->provider[question->dialer].handle;
 	question->has_record = !!(sock->flags & SOCK_RECORD);
 	question->depth = sock->base;
 	question->floor = record_floor(&sock->flow.record);
-	question->listener = dialled_listener(&attempt);
+	question->listener = carnet_dialled_listener(ctx, remote, question->slot);
 
 	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
 		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_KERNEL);
 	} else if (question->listener == CARNET_NONE && ip_is_special(remote->ip)) {
 		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_SPECIAL);
 	} else {
-		bpf_loop(CARNET_MAX_PROVIDERS + 1, attempt_once, &attempt, 0);
+		bpf_loop(CARNET_MAX_PROVIDERS + 1, attempt_once, attempt, 0);
 		if (question->verdict == CARNET_VERDICT_REFUSE && question->reason == CARNET_REASON_DEAD) {
-			if (attempt.trouble == LISTENER_STRANGER)
+			if (attempt->trouble == LISTENER_STRANGER)
 				question->reason = CARNET_REASON_STRANGER;
-			else if (attempt.trouble == LISTENER_FAMILY)
+			else if (attempt->trouble == LISTENER_FAMILY)
 				question->reason = CARNET_REASON_FAMILY;
 		}
 	}
-	err = attempt_finish(&attempt, now);
-	if (!err && question->verdict == CARNET_VERDICT_REDIRECT)
-		*target = attempt.target;
-	attempt_event(&attempt, now, err);
+	err = attempt_finish(attempt, now);
+	attempt_event(attempt, now, err);
 	return err;
+}
+
+/* Whether the hook is to rewrite the address. */
+static __always_inline bool is_redirected(const struct attempt *attempt, int err)
+{
+	return !err && attempt->question.verdict == CARNET_VERDICT_REDIRECT;
 }
 
 /* The hooks' return: 1 lets connect() go on, 0 fails it with the errno set. */
@@ -418,17 +427,18 @@ int carnet_connect4(struct bpf_sock_addr *ctx)
 	__u32 type = ctx->type, protocol = ctx->protocol;
 	__be32 ip = ctx->user_ip4;
 	__u32 port = ctx->user_port;
-	struct carnet_addr remote = {}, target = {};
+	struct attempt attempt = { .ctx = ctx, .family = AF_INET };
+	struct carnet_addr *remote = &attempt.question.remote;
 	int err;
 
 	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
 		return 1;
-	ip_from_v4(remote.ip, ip);
-	remote.port = bpf_ntohs(port);
-	err = carnet_connect(ctx, AF_INET, &remote, &target);
-	if (!err && target.port) {
-		ctx->user_ip4 = ip_words(target.ip).w[3];
-		ctx->user_port = bpf_htons(target.port);
+	ip_from_v4(remote->ip, ip);
+	remote->port = bpf_ntohs(port);
+	err = carnet_connect(&attempt);
+	if (is_redirected(&attempt, err)) {
+		ctx->user_ip4 = ip_words(attempt.target.ip).w[3];
+		ctx->user_port = bpf_htons(attempt.target.port);
 	}
 	return connect_return(err);
 }
@@ -439,22 +449,23 @@ int carnet_connect6(struct bpf_sock_addr *ctx)
 	__u32 type = ctx->type, protocol = ctx->protocol;
 	__be32 a = ctx->user_ip6[0], b = ctx->user_ip6[1], c = ctx->user_ip6[2], d = ctx->user_ip6[3];
 	__u32 port = ctx->user_port;
-	struct carnet_addr remote = {}, target = {};
+	struct attempt attempt = { .ctx = ctx, .family = AF_INET6 };
+	struct carnet_addr *remote = &attempt.question.remote;
 	int err;
 
 	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
 		return 1;
-	ip_from_v6(remote.ip, a, b, c, d);
-	remote.port = bpf_ntohs(port);
-	err = carnet_connect(ctx, AF_INET6, &remote, &target);
-	if (!err && target.port) {
-		struct ip_words words = ip_words(target.ip);
+	ip_from_v6(remote->ip, a, b, c, d);
+	remote->port = bpf_ntohs(port);
+	err = carnet_connect(&attempt);
+	if (is_redirected(&attempt, err)) {
+		struct ip_words words = ip_words(attempt.target.ip);
 
 		ctx->user_ip6[0] = words.w[0];
 		ctx->user_ip6[1] = words.w[1];
 		ctx->user_ip6[2] = words.w[2];
 		ctx->user_ip6[3] = words.w[3];
-		ctx->user_port = bpf_htons(target.port);
+		ctx->user_port = bpf_htons(attempt.target.port);
 	}
 	return connect_return(err);
 }

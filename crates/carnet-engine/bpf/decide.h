@@ -32,6 +32,8 @@ static __always_inline bool rule_matches(const struct carnet_rule *rule, const s
 	return true;
 }
 
+#define CARNET_ABOVE_ALL 0x7fffffff /* a floor above every rank */
+
 struct rule_walk {
 	const struct carnet_policy *policy;
 	struct carnet_question     *question;
@@ -121,6 +123,7 @@ __noinline int carnet_decide(struct carnet_question *question)
 {
 	const struct carnet_policy *policy;
 	struct rule_walk walk = {};
+	bool terminal = false;
 	__s32 floor;
 
 	if (!question)
@@ -137,18 +140,17 @@ __noinline int carnet_decide(struct carnet_question *question)
 
 		if ((__s32)dialer->rank > floor)
 			floor = dialer->rank;
-		if (question->listener == CARNET_NONE && dialer->flags & CARNET_PROVIDER_DIRECT &&
-		    !question->has_record) {
-			answer(question, CARNET_VERDICT_PASS, CARNET_REASON_TERMINAL);
-			return 0;
-		}
+		terminal = dialer->flags & CARNET_PROVIDER_DIRECT && !question->has_record;
 	}
 	if (question->listener != CARNET_NONE) {
 		decide_dialled(policy, question, floor);
 		return 0;
 	}
 	if (policy->default_action != CARNET_ACTION_BLOCK)
-		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_DEFAULT);
+		answer(question, CARNET_VERDICT_PASS, terminal ? CARNET_REASON_TERMINAL : CARNET_REASON_DEFAULT);
+	/* An explicit proxy that forgets the record: the host's filters hold, no provider gets it. */
+	if (terminal)
+		floor = CARNET_ABOVE_ALL;
 	walk.policy = policy;
 	walk.question = question;
 	walk.floor = floor;

@@ -107,29 +107,36 @@ static __always_inline int get_flow(struct bpf_sockopt *ctx, struct carnet_sock 
 	return get_answer(ctx, sizeof(*flow));
 }
 
+/*
+ * A filter without a context is an errno of its own: an answer of 0 bytes cannot be given, because the kernel takes
+ * optlen 0 for "leave the caller's length as it is".
+ */
 static __always_inline int get_context(struct bpf_sockopt *ctx, struct carnet_sock *sock)
 {
 	__u8 *value = ctx->optval, *end = ctx->optval_end;
-	__u32 id = sock->flow.context;
-	const struct carnet_context *context = bpf_map_lookup_elem(&carnet_contexts, &id);
-	__u32 size = context ? context->size : 0, done = 0;
+	__u32 id = sock->flow.context, size, done = 0;
+	const struct carnet_context *context;
 
+	if (!id)
+		return get_fail(ENOENT);
+	context = bpf_map_lookup_elem(&carnet_contexts, &id);
+	if (!context)
+		return get_fail(EIDRM); /* redirected by a policy of long ago */
+	size = context->size;
 	if (size > CARNET_CONTEXT_MAX)
 		size = CARNET_CONTEXT_MAX;
-	if (context && size) {
-		/* In blocks, then byte by byte: one long loop of bytes takes the verifier half a second. */
-		for (__u32 i = 0; i < CARNET_CONTEXT_MAX / CONTEXT_BLOCK && (i + 1) * CONTEXT_BLOCK <= size; i++) {
-			done = i * CONTEXT_BLOCK;
-			if (value + done + CONTEXT_BLOCK > end)
-				return get_fail(EMSGSIZE);
-			__builtin_memcpy(value + done, &context->bytes[done], CONTEXT_BLOCK);
-			done += CONTEXT_BLOCK;
-		}
-		for (__u32 i = 0; i < CONTEXT_BLOCK && done < size && done < CARNET_CONTEXT_MAX; i++, done++) {
-			if (value + done + 1 > end)
-				return get_fail(EMSGSIZE);
-			value[done] = context->bytes[done];
-		}
+	/* In blocks, then byte by byte: one long loop of bytes takes the verifier half a second. */
+	for (__u32 i = 0; i < CARNET_CONTEXT_MAX / CONTEXT_BLOCK && (i + 1) * CONTEXT_BLOCK <= size; i++) {
+		done = i * CONTEXT_BLOCK;
+		if (value + done + CONTEXT_BLOCK > end)
+			return get_fail(EMSGSIZE);
+		__builtin_memcpy(value + done, &context->bytes[done], CONTEXT_BLOCK);
+		done += CONTEXT_BLOCK;
+	}
+	for (__u32 i = 0; i < CONTEXT_BLOCK && done < size && done < CARNET_CONTEXT_MAX; i++, done++) {
+		if (value + done + 1 > end)
+			return get_fail(EMSGSIZE);
+		value[done] = context->bytes[done];
 	}
 	return get_answer(ctx, size);
 }
@@ -175,48 +182,69 @@ static __always_inline int get_carnet(struct bpf_sockopt *ctx, int optname)
 	return get_context(ctx, sock);
 }
 
+static __always_inline int answer_original_v4(struct bpf_sockopt *ctx, const struct carnet_addr *remote)
+{
+	struct sockaddr_v4 *addr = ctx->optval;
+	void *end = ctx->optval_end;
+	int optlen = ctx->optlen;
+
+	if ((void *)(addr + 1) > end)
+		return get_fail(EINVAL);
+	if (!remote)
+		return get_fail(ENOENT);
+	addr->family = AF_INET;
+	addr->port = bpf_htons(remote->port);
+	addr->ip = ip_words(remote->ip).w[3];
+	__builtin_memset(addr->zero, 0, sizeof(addr->zero));
+	return get_answer(ctx, optlen <= SOCKOPT_PAGE ? optlen : (int)sizeof(*addr));
+}
+
+static __always_inline int answer_original_v6(struct bpf_sockopt *ctx, const struct carnet_addr *remote)
+{
+	struct sockaddr_v6 *addr = ctx->optval;
+	void *end = ctx->optval_end;
+	int optlen = ctx->optlen;
+
+	if ((void *)(addr + 1) > end)
+		return get_fail(EINVAL);
+	if (!remote)
+		return get_fail(ENOENT);
+	addr->family = AF_INET6;
+	addr->port = bpf_htons(remote->port);
+	addr->flow_info = 0;
+	addr->ip = ip_words(remote->ip);
+	addr->scope = remote->scope;
+	return get_answer(ctx, optlen <= SOCKOPT_PAGE ? optlen : (int)sizeof(*addr));
+}
+
 /*
  * SO_ORIGINAL_DST as netfilter answers it: a sockaddr of the level's family, EINVAL where it does not fit, ENOENT where
  * there is nothing; the length the caller gave is not changed.
  */
 static __always_inline int get_original_dst(struct bpf_sockopt *ctx, int level)
 {
+	const struct carnet_addr *remote = NULL;
 	struct carnet_sock *sock;
-	void *value = ctx->optval, *end = ctx->optval_end;
-	int optlen = ctx->optlen;
-	bool v4;
+	bool v4 = false;
 
-	if (ctx->retval == 0 || !ctx->sk || !is_tcp(ctx))
+	if (ctx->retval == 0 || !is_tcp(ctx))
 		return 1;
 	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
 	if (!sock || !(sock->flags & (SOCK_ACCEPTED | SOCK_LOST)))
 		return 1;
-	if (sock->flags & SOCK_LOST)
-		return get_fail(ENOENT);
-	v4 = ip_is_v4(sock->flow.remote.ip);
-	if (v4 != (level == SOL_IP))
-		return get_fail(ENOENT);
-	if (level == SOL_IP) {
-		struct sockaddr_v4 *addr = value;
-
-		if ((void *)(addr + 1) > end)
-			return get_fail(EINVAL);
-		addr->family = AF_INET;
-		addr->port = bpf_htons(sock->flow.remote.port);
-		addr->ip = ip_words(sock->flow.remote.ip).w[3];
-		__builtin_memset(addr->zero, 0, sizeof(addr->zero));
-		return get_answer(ctx, optlen <= SOCKOPT_PAGE ? optlen : (int)sizeof(*addr));
+	/* In one branch: the verifier of Linux 6.1 would not see that the address is there where the flag is not. */
+	if (!(sock->flags & SOCK_LOST)) {
+		remote = &sock->flow.remote;
+		v4 = ip_is_v4(remote->ip);
 	}
-	struct sockaddr_v6 *addr = value;
-
-	if ((void *)(addr + 1) > end)
-		return get_fail(EINVAL);
-	addr->family = AF_INET6;
-	addr->port = bpf_htons(sock->flow.remote.port);
-	addr->flow_info = 0;
-	addr->ip = ip_words(sock->flow.remote.ip);
-	addr->scope = sock->flow.remote.scope;
-	return get_answer(ctx, optlen <= SOCKOPT_PAGE ? optlen : (int)sizeof(*addr));
+	if (level == SOL_IP)
+		return answer_original_v4(ctx, v4 ? remote : NULL);
+	if (v4)
+		remote = NULL;
+	/* IPv4 sockets do not have this level, unless a flow to an IPv6 destination came to one. */
+	if (!remote && ctx->sk->family == AF_INET)
+		return 1;
+	return answer_original_v6(ctx, remote);
 }
 
 SEC("cgroup/getsockopt")
@@ -265,7 +293,8 @@ static __always_inline int set_records(struct bpf_sockopt *ctx, const struct car
 	__u32 state;
 	int err;
 
-	if (!is_tcp(ctx))
+	/* The connect hook sees an MPTCP connection's subflow, not this socket: its record would be lost without a word. */
+	if (!is_tcp(ctx) || ctx->sk->protocol == IPPROTO_MPTCP)
 		return EOPNOTSUPP;
 	state = ctx->sk->state;
 	if (state == BPF_TCP_LISTEN)
@@ -282,6 +311,9 @@ static __always_inline int set_records(struct bpf_sockopt *ctx, const struct car
 	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!sock)
 		return ENOBUFS;
+	/* Accepted, and reset since: its own record must stay. */
+	if (sock->flags & (SOCK_ACCEPTED | SOCK_LOST))
+		return EISCONN;
 	sock->flow.record = *blob;
 	sock->base = blob->depth;
 	sock->base_floor = record_floor(blob);

@@ -25,6 +25,29 @@ struct ListenerKey {
     slot: u32,
 }
 
+/// The twins of this file, for the test that compares them with the kernel object's BTF: C name, size, and each field
+/// with its offset and size.
+#[doc(hidden)]
+pub const PRIVATE_TWINS: &[(&str, usize, &[(&str, usize, usize)])] = &[
+    (
+        "carnet_owner_key",
+        size_of::<OwnerKey>(),
+        &[
+            ("id", std::mem::offset_of!(OwnerKey, id), size_of::<u64>()),
+            ("kind", std::mem::offset_of!(OwnerKey, kind), size_of::<u32>()),
+            ("slot", std::mem::offset_of!(OwnerKey, slot), size_of::<u32>()),
+        ],
+    ),
+    (
+        "carnet_listener_key",
+        size_of::<ListenerKey>(),
+        &[
+            ("at", std::mem::offset_of!(ListenerKey, at), size_of::<Address>()),
+            ("slot", std::mem::offset_of!(ListenerKey, slot), size_of::<u32>()),
+        ],
+    ),
+];
+
 /// Deepest owner's cgroup the kernel program looks for (LINEAGE_LEVELS in bpf/owner.h).
 const DEEPEST_OWNER: u32 = 11;
 
@@ -42,9 +65,7 @@ impl Engine {
         for (key, providers) in listeners(&image.policy, slot) {
             self.update("carnet_listeners", key.as_bytes(), providers.as_bytes())?;
         }
-        for (id, context) in &image.contexts {
-            self.update("carnet_contexts", id.as_bytes(), context.as_bytes())?;
-        }
+        self.replace_contexts(image, slot)?;
         self.update("carnet_policies", slot.as_bytes(), image.policy.as_bytes())?;
         self.config.policy_slot = slot;
         self.write_config()
@@ -62,6 +83,21 @@ impl Engine {
             if let Some(ip) = v4.or(v6) {
                 self.update("carnet_local", &Address::from(ip).ip, &[1])?;
             }
+        }
+        Ok(())
+    }
+
+    /// Contexts of the policy before the one in force make room. A flow that was redirected by it and is not asked for
+    /// its context until two policies later has none any more; the map would grow without end otherwise.
+    fn replace_contexts(&mut self, image: &Image, slot: u32) -> Result<(), Error> {
+        let new = image.contexts.iter().map(|(id, _)| *id).collect();
+        let old = std::mem::replace(&mut self.contexts[slot as usize], new);
+        let map = self.map("carnet_contexts")?;
+        for id in old.iter().filter(|id| !self.contexts.iter().flatten().any(|kept| kept == *id)) {
+            map.delete(id.as_bytes()).map_err(|error| Error::bpf("cannot remove an old context", error))?;
+        }
+        for (id, context) in &image.contexts {
+            self.update("carnet_contexts", id.as_bytes(), context.as_bytes())?;
         }
         Ok(())
     }

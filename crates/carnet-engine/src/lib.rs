@@ -18,7 +18,11 @@ mod events;
 mod listeners;
 mod load;
 
+#[doc(hidden)]
+pub use apply::PRIVATE_TWINS;
 pub use error::{Error, ErrorKind};
 pub use events::EventReader;
 pub use listeners::{Listener, listeners};
+#[doc(hidden)]
+pub use load::FLIGHT_COUNTS;
 pub use load::{Engine, Options};

@@ -1,8 +1,12 @@
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use carnet_abi::{COUNTERS, Config, Key, Question};
-use libbpf_rs::{Link, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput};
+use libbpf_rs::{
+    Iter, Link, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput,
+};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::cgroup::Cgroup;
@@ -19,7 +23,7 @@ pub struct Options {
     pub handover_entries: u32,
     /// Size of the ring buffer for events: a power of two, at least a page.
     pub event_bytes: u32,
-    /// Loads the program that asks the decision by itself too, for [`Engine::ask`].
+    /// Loads the programs for [`Engine::ask`] and [`Engine::open_sockets`] too.
     pub for_test: bool,
 }
 
@@ -40,10 +44,13 @@ pub struct Engine {
     pub(crate) object: Object,
     pub(crate) links: Vec<Link>,
     pub(crate) config: Config,
+    /// Keys of the contexts of each policy slot.
+    pub(crate) contexts: [Vec<u32>; 2],
 }
 
-/// Name of the program that is loaded for tests only.
+/// Programs that are loaded for tests only.
 const ASK: &str = "carnet_ask";
+const COUNT_SOCKS: &str = "carnet_count_socks";
 
 /// The object that build.rs made. Aligned, because libbpf reads its headers in place.
 static OBJECT: &[u8] = {
@@ -68,7 +75,7 @@ impl Engine {
             map.set_max_entries(entries).map_err(|error| Error::bpf("cannot size a BPF map", error))?;
         }
         for mut program in open.progs_mut() {
-            if program.name() == ASK {
+            if program.name() == ASK || program.name() == COUNT_SOCKS {
                 program.set_autoload(options.for_test);
             }
         }
@@ -81,7 +88,7 @@ impl Engine {
             governed_level: governed.level(),
             ..Config::default()
         };
-        let engine = Self { object, links: Vec::new(), config };
+        let engine = Self { object, links: Vec::new(), config, contexts: Default::default() };
         engine.write_key(0, 1)?;
         engine.write_config()?;
         engine.update_local_addresses()?;
@@ -136,6 +143,19 @@ impl Engine {
         Ok(open)
     }
 
+    /// Sockets of which the engine knows anything; 0 when none is open. Needs [`Options::for_test`].
+    #[doc(hidden)]
+    pub fn open_sockets(&self) -> Result<usize, Error> {
+        let program = self.object.progs_mut().find(|program| program.name() == COUNT_SOCKS);
+        let program = program.ok_or_else(|| Error::new(ErrorKind::Io, "the test program is not loaded"))?;
+        let failed = |error| Error::bpf("cannot walk the sockets' storage", error);
+        let link = program.attach_iter(self.map("carnet_socks")?.as_fd()).map_err(failed)?;
+        let mut walk = Iter::new(&link).map_err(failed)?;
+        // The program writes one byte for each.
+        let read = walk.read_to_end(&mut Vec::new());
+        read.map_err(|error| Error::io("cannot walk the sockets' storage", error))
+    }
+
     /// Asks the decision by itself, in the kernel. Needs [`Options::for_test`].
     #[doc(hidden)]
     pub fn ask(&self, question: &Question) -> Result<Question, Error> {
@@ -183,7 +203,8 @@ impl Engine {
 }
 
 /// Offset of the two counts in `struct carnet_flight`, behind lock, handle and address; the layout test checks it.
-pub(crate) const FLIGHT_COUNTS: usize = 4 + 4 + 24;
+#[doc(hidden)]
+pub const FLIGHT_COUNTS: usize = 4 + 4 + 24;
 
 fn random() -> Result<u64, Error> {
     getrandom::u64().map_err(|error| Error::io("cannot get random numbers", std::io::Error::other(error)))

@@ -86,9 +86,9 @@ pub enum Reason {
 ///
 /// - A provider's listener is dialled only where the provider is [`direct`](Provider::direct), and only upwards: its
 ///   rank is above the floor. Never by its own owner.
-/// - A direct provider is terminal where it forgets: its connections without a record pass.
 /// - The host's filters; then each provider above the floor by rising rank; then the default. Of one set of filters the
 ///   heaviest match decides, the first given among equals.
+/// - A direct provider is terminal where it forgets: no provider gets its connections without a record.
 ///
 /// Every redirect goes to a rank above [`Question::floor`], and that is at least the dialer's rank. This is the list
 /// model of WFP's redirect states (a provider that is in the chain never gets the flow again, R60 and R62) made to hold
@@ -97,14 +97,14 @@ pub fn decide(policy: &Policy, question: &Question) -> Decision {
     if let Some((at, listener)) = provider_at(policy, question.listener) {
         return decide_dialled(policy, question, at, listener);
     }
+    if let Some(decision) = decide_host(policy, question) {
+        return decision;
+    }
     if let Some((_, dialer)) = provider_at(policy, question.dialer)
         && dialer.direct
         && question.record.is_none()
     {
-        return Decision::new(Verdict::Pass, Reason::Terminal);
-    }
-    if let Some(decision) = decide_host(policy, question) {
-        return decision;
+        return decide_default(policy, Reason::Terminal);
     }
 
     let mut floor = question.floor(policy);
@@ -114,10 +114,7 @@ pub fn decide(policy: &Policy, question: &Question) -> Decision {
         }
         floor = Some(provider.rank);
     }
-    match policy.default {
-        HostAction::Permit => Decision::new(Verdict::Pass, Reason::Default),
-        HostAction::Block => Decision::new(Verdict::Refuse, Reason::Blocked),
-    }
+    decide_default(policy, Reason::Default)
 }
 
 impl Question {
@@ -184,6 +181,14 @@ fn decide_host(policy: &Policy, question: &Question) -> Option<Decision> {
         HostAction::Block => Decision::new(Verdict::Refuse, Reason::Blocked),
     };
     Some(decision.by(FilterRef::Host(index)))
+}
+
+/// No filter decides; `reason` is why, where the connection may go on.
+fn decide_default(policy: &Policy, reason: Reason) -> Decision {
+    match policy.default {
+        HostAction::Permit => Decision::new(Verdict::Pass, reason),
+        HostAction::Block => Decision::new(Verdict::Refuse, Reason::Blocked),
+    }
 }
 
 /// `None`: the provider is passed over.

@@ -134,11 +134,16 @@ fn a_listener_is_dialled_only_where_allowed_and_only_upwards() {
 fn an_explicit_proxy_is_terminal_where_it_forgets() {
     let mut policy = policy();
     policy.providers[1].direct = true;
-    policy.filters = vec![host_filter(1, HostAction::Block)];
     let forgetful = Question { dialer: Some(1), ..application() };
-    assert_eq!(decide(&policy, &forgetful), verdict(Verdict::Pass, Reason::Terminal), "before the host's filters");
-    policy.filters.clear();
+    assert_eq!(decide(&policy, &forgetful), verdict(Verdict::Pass, Reason::Terminal));
     assert_eq!(decide(&policy, &Question { dialer: Some(1), ..carrying(10, 1) }), redirect(2));
+
+    policy.default = HostAction::Block;
+    assert_eq!(decide(&policy, &forgetful), verdict(Verdict::Refuse, Reason::Blocked), "the default holds for it");
+    policy.default = HostAction::Permit;
+    policy.filters = vec![host_filter(1, HostAction::Block)];
+    let blocked = Decision { filter: Some(FilterRef::Host(0)), ..verdict(Verdict::Refuse, Reason::Blocked) };
+    assert_eq!(decide(&policy, &forgetful), blocked, "and so do the host's filters");
 }
 
 #[test]

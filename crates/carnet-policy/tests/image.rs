@@ -127,16 +127,14 @@ fn interpret(policy: &abi::Policy, question: abi::Question) -> abi::Question {
             answer(abi::VERDICT_DIRECT, abi::REASON_RULE, question.listener, abi::NONE)
         };
     }
-    if dialer.is_some_and(|dialer| dialer.flags & abi::PROVIDER_DIRECT != 0) && question.has_record == 0 {
-        return answer(abi::VERDICT_PASS, abi::REASON_TERMINAL, abi::NONE, abi::NONE);
-    }
+    let terminal = dialer.is_some_and(|dialer| dialer.flags & abi::PROVIDER_DIRECT != 0) && question.has_record == 0;
 
     let mut passed_over = 0_u32;
     for (index, rule) in policy.rule[..policy.rules as usize].iter().enumerate() {
         let index = index as u32;
         if rule.provider != abi::NONE {
             let provider = &policy.provider[rule.provider as usize];
-            if provider.rank as i32 <= floor || passed_over >> rule.provider & 1 == 1 {
+            if terminal || provider.rank as i32 <= floor || passed_over >> rule.provider & 1 == 1 {
                 continue;
             }
         }
@@ -161,6 +159,7 @@ fn interpret(policy: &abi::Policy, question: abi::Question) -> abi::Question {
         }
     }
     match policy.default_action {
+        abi::ACTION_PERMIT if terminal => answer(abi::VERDICT_PASS, abi::REASON_TERMINAL, abi::NONE, abi::NONE),
         abi::ACTION_PERMIT => answer(abi::VERDICT_PASS, abi::REASON_DEFAULT, abi::NONE, abi::NONE),
         _ => answer(abi::VERDICT_REFUSE, abi::REASON_BLOCKED, abi::NONE, abi::NONE),
     }

@@ -16,7 +16,8 @@ pub fn raise_file_limit() -> io::Result<u64> {
 
 /// The flows for which there are files: as many as the soft limit allows when the process needs [`FILES_BESIDE_FLOWS`].
 pub(crate) fn flows_possible() -> usize {
-    let files = getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    let files =
+        getrlimit(Resource::Nofile).current.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
     (files.saturating_sub(FILES_BESIDE_FLOWS) / 2).max(1)
 }
 

@@ -57,8 +57,11 @@ impl<'s> Redirect<'s> {
     #[doc(alias = "SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT")]
     pub fn context(&self) -> Result<Option<Vec<u8>>, Error> {
         let mut buffer = [0; CONTEXT_MAX];
-        let context = self.query(Item::Context, &mut buffer)?;
-        Ok((!context.is_empty()).then(|| context.to_vec()))
+        match self.query(Item::Context, &mut buffer) {
+            Ok(context) => Ok(Some(context.to_vec())),
+            Err(error) if sys::is_no_context(error.io_error()) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether this service has had the flow. A connection without a record is an answer here, and no error.

@@ -3,6 +3,7 @@
 //! - `AsSocket`, `BorrowedSocket`, `borrow`: whatever the system calls a socket that somebody else owns.
 //! - `query(socket, item, buffer) -> io::Result<length>`: one answer about an accepted socket.
 //! - `apply(socket, records) -> io::Result<()>`: put a records blob on an outgoing socket.
+//! - `is_no_context(error) -> bool`: whether a query for the context says that the filter gives none.
 //! - `kind(error, socket) -> ErrorKind`: what the system's error code of those two means.
 
 #[cfg(target_os = "linux")]
@@ -10,7 +11,7 @@
 mod linux;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{AsSocket, BorrowedSocket, apply, borrow, kind, query};
+pub(crate) use linux::{AsSocket, BorrowedSocket, apply, borrow, is_no_context, kind, query};
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("carnet redirects connections on Linux only, so far");

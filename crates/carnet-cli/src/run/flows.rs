@@ -117,11 +117,20 @@ pub enum Output {
     Warning(String),
 }
 
+/// A service, as far as the log needs to know it.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// For people.
+    pub name: String,
+    /// It does not carry records, or is not known to.
+    pub unaware: bool,
+}
+
 /// Joins events to flows.
 #[derive(Debug)]
 pub struct Joiner {
-    /// Of the services, by handle - 1.
-    services: Vec<String>,
+    /// By handle - 1.
+    services: Vec<Known>,
     open: HashMap<u128, OpenFlow>,
     /// Names of flows whose events have not been seen yet.
     early_names: HashMap<u128, Name>,
@@ -144,7 +153,7 @@ struct LastHop {
 
 impl Joiner {
     /// `services` are in the order of their handles, which count from 1.
-    pub fn new(services: Vec<String>) -> Self {
+    pub fn new(services: Vec<Known>) -> Self {
         Self { services, open: HashMap::new(), early_names: HashMap::new(), warned: HashSet::new() }
     }
 
@@ -215,6 +224,7 @@ impl Joiner {
         let chain = self.chain(event);
         let to = self.place(event);
         let end = (event.verdict == abi::VERDICT_REFUSE).then(|| self.refusal(event));
+        let unaware = self.known(event.dialer).is_some_and(|dialer| dialer.unaware);
         let open = self.open.get_mut(&flow_id(event.record.flow))?;
         if chain.len() >= open.flow.chain.len() {
             // What earlier events said about who inferred stays true.
@@ -223,7 +233,9 @@ impl Joiner {
                 link.inferred |= known.inferred;
             }
         }
+        // The flag stays in the record at later hops, but nothing is inferred for services that carry records.
         if event.record.origin.flags & abi::ORIGIN_INFERRED != 0
+            && unaware
             && let Some(dialer) = open.flow.chain.get_mut(event.base as usize - 1)
         {
             dialer.inferred = true;
@@ -318,11 +330,14 @@ impl Joiner {
     }
 
     fn service(&self, handle: u32) -> String {
-        let index = (handle as usize).checked_sub(1);
-        match index.and_then(|index| self.services.get(index)) {
-            Some(name) => name.clone(),
+        match self.known(handle) {
+            Some(service) => service.name.clone(),
             None => format!("service {handle}"),
         }
+    }
+
+    fn known(&self, handle: u32) -> Option<&Known> {
+        self.services.get((handle as usize).checked_sub(1)?)
     }
 
     fn warn(&mut self, event: &Event, mut text: String) -> Option<Output> {

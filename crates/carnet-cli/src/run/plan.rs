@@ -208,15 +208,15 @@ mod tests {
         assert_eq!(names(&services), ["inspect", "p", "inspect-2", "inspect-3", "p-2", "[::1]:9"]);
     }
 
-    fn ready(name: &str, service: Service) -> Ready {
-        let owner = Owner::Cgroup { id: 7, level: 3 };
-        Ready { name: name.into(), service, owner, listeners: vec!["127.0.0.1:1".parse().unwrap()] }
+    fn ready(name: &str, place: u16, service: Service) -> Ready {
+        let owner = Owner::Cgroup { id: place.into(), level: 3 };
+        Ready { name: name.into(), service, owner, listeners: vec![([127, 0, 0, 1], place).into()] }
     }
 
     #[test]
     fn the_order_of_flags_is_the_order_of_services() {
         let terms = Terms { open: false, no_loopback: false, loop_limit: None };
-        let policy = policy(&[ready("a", Service::Aware), ready("b", Service::Unaware)], &terms);
+        let policy = policy(&[ready("a", 1, Service::Aware), ready("b", 2, Service::Unaware)], &terms);
 
         let order: Vec<_> = policy.providers.iter().map(|p| (&p.name[..], p.handle, p.rank, p.in_flight_limit)).collect();
         assert_eq!(order, [("a", 1, 10, 32768), ("b", 2, 20, 4096)]);
@@ -228,7 +228,7 @@ mod tests {
     fn loopback_is_skipped_only_when_asked() {
         for (no_loopback, expected) in [(false, true), (true, false)] {
             let terms = Terms { open: true, no_loopback, loop_limit: Some(9) };
-            let policy = policy(&[ready("a", Service::Aware)], &terms);
+            let policy = policy(&[ready("a", 1, Service::Aware)], &terms);
             let provider = &policy.providers[0];
             assert_eq!((provider.on_dead, provider.in_flight_limit), (OnDead::Open, 9));
 

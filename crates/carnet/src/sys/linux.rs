@@ -39,6 +39,11 @@ pub(crate) fn apply(socket: BorrowedSocket<'_>, records: &[u8]) -> io::Result<()
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A connection without a record is ENODATA, one without a context this.
+pub(crate) fn is_no_context(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOENT)
+}
+
 /// What an error of [`query`], [`apply`] or `SO_ORIGINAL_DST` means.
 pub(crate) fn kind(error: &io::Error, socket: BorrowedSocket<'_>) -> ErrorKind {
     let Some(code) = error.raw_os_error() else {

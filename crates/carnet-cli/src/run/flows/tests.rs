@@ -30,7 +30,8 @@ impl Connection {
             *hop = Hop { handle, ..Default::default() };
         }
         let remote = Address::from("192.0.2.7:443".parse::<SocketAddr>().unwrap());
-        Event { kind, record, base: self.base, remote, ..Default::default() }
+        // The services dial in the order of their handles here.
+        Event { kind, record, base: self.base, dialer: self.base, remote, ..Default::default() }
     }
 
     fn redirected(&self) -> Event {
@@ -52,7 +53,7 @@ impl Connection {
 }
 
 fn joiner() -> Joiner {
-    Joiner::new(vec!["a".into(), "b".into()])
+    Joiner::new(vec![Known { name: "a".into(), unaware: true }, Known { name: "b".into(), unaware: false }])
 }
 
 /// The only flow that comes out of these events.
@@ -162,7 +163,13 @@ fn connections_that_are_not_redirected() {
 #[test]
 fn inferred_hops_are_marked_at_the_service_that_forgot() {
     let forgets = Connection { flags: abi::ORIGIN_INFERRED, ..FIRST_SERVICE };
-    let flow = join(&[APPLICATION.redirected(), forgets.redirected(), APPLICATION.ended(abi::HOW_CLOSED, 0)]);
+    let carries = Connection { flags: abi::ORIGIN_INFERRED, ..SECOND_SERVICE };
+    let flow = join(&[
+        APPLICATION.redirected(),
+        forgets.redirected(),
+        carries.passed(abi::REASON_DEFAULT),
+        APPLICATION.ended(abi::HOW_CLOSED, 0),
+    ]);
     assert_eq!(chain(&flow), [("a", true), ("b", false)]);
 }
 

@@ -75,6 +75,17 @@ fn plain_lines() {
 }
 
 #[test]
+fn a_name_that_is_the_address_is_not_said_twice() {
+    let named = |text: &str, destination: &str| {
+        let name = Some(Name { text: text.into(), from: "http".into() });
+        line(PLAIN, &Flow { name, destination: destination.parse().unwrap(), ..flow() })
+    };
+    assert!(named("192.0.2.7", "192.0.2.7:443").contains("  192.0.2.7:443  "));
+    assert!(named("[2001:db8::1]", "[2001:db8::1]:443").contains("  [2001:db8::1]:443  "));
+    assert!(named("192.0.2.8", "192.0.2.7:443").contains("  192.0.2.8 192.0.2.7:443  "));
+}
+
+#[test]
 fn how_a_flow_ended_in_words() {
     for (end, expected) in [
         (End::Closed, "closed"),

@@ -12,9 +12,10 @@ use crate::run::flows::{Decision, End, Flow, Place};
 pub(super) fn flow(flow: &Flow, clock: &Clock, colour: bool, columns: bool) -> String {
     let time = clock.timestamp(flow.begun).to_zoned(clock.zone.clone()).strftime("%H:%M:%S%.3f").to_string();
     let who = format!("{}[{}]", printable(&flow.program), flow.pid);
+    let is_address = |name: &str| name.trim_matches(['[', ']']).parse() == Ok(flow.destination.ip());
     let destination = match &flow.name {
-        Some(name) => format!("{} {}", printable(&name.text), flow.destination),
-        None => flow.destination.to_string(),
+        Some(name) if !is_address(&name.text) => format!("{} {}", printable(&name.text), flow.destination),
+        _ => flow.destination.to_string(),
     };
     let bytes = format!("{} up, {} down", Bytes(flow.sent), Bytes(flow.received));
     let duration = flow.duration.map_or_else(|| "-".into(), milliseconds);

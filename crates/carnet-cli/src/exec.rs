@@ -1,0 +1,48 @@
+//! `carnet __exec`: goes to its place in the run and becomes another program.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::child::Place;
+use crate::run::complain;
+
+/// Name of the subcommand.
+pub const NAME: &str = "__exec";
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    #[arg(required = true, last = true)]
+    command: Vec<OsString>,
+}
+
+/// Returns only where the program cannot be started: 127 where there is none, 126 where it cannot be run.
+pub fn exec(arguments: Arguments) -> Result<ExitCode> {
+    let user = arguments.place.enter()?;
+    let program = &arguments.command[0];
+    // SIGPIPE goes back to the default in `exec`; other dispositions are those that carnet was given.
+    let mut command = Command::new(program);
+    command.args(&arguments.command[1..]);
+    if let Some(user) = user {
+        command.env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name).env("SHELL", &user.shell);
+        for name in ["SUDO_COMMAND", "SUDO_GID", "SUDO_UID", "SUDO_USER"] {
+            command.env_remove(name);
+        }
+    }
+    let error = command.exec();
+    complain(&format!("cannot start {}: {error}", program.to_string_lossy()));
+    Ok(ExitCode::from(match error.kind() {
+        io::ErrorKind::NotFound => EXIT_NOT_FOUND,
+        _ => EXIT_NOT_EXECUTABLE,
+    }))
+}
+
+/// As shells have it.
+const EXIT_NOT_FOUND: u8 = 127;
+const EXIT_NOT_EXECUTABLE: u8 = 126;

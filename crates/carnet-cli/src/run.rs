@@ -1,0 +1,155 @@
+//! `carnet run`: a command's connections pass through services, each exactly once.
+//!
+//! ```text
+//! carnet run ──┬── carnet __guardian     kills and removes the run's cgroup when `carnet run` has gone, however it went
+//!   (engine,   ├── services/0, 1 ...     the built-in service (`__inspect`), or commands (by way of `__exec`)
+//!   flow log)  └── app                   the command (by way of `__exec`)
+//! ```
+//!
+//! The order of things is what makes it safe: the guardian is there before the first cgroup is, programs are attached and
+//! their links are with the guardian before the command is started, and at the end the links go last.
+
+mod command;
+mod flows;
+mod guardian;
+mod identity;
+mod log;
+mod outside;
+mod output;
+mod place;
+mod plan;
+mod reports;
+mod service;
+mod session;
+mod setup;
+mod wait;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, ValueEnum};
+
+use self::guardian::Guardian;
+use self::log::Lines;
+use self::output::{Clock, Format, Log};
+use self::plan::Through;
+use self::wait::Interrupted;
+pub use self::wait::Signals;
+
+/// Run a command whose connections go through inspecting services, each exactly once
+///
+/// Every TCP connection of the command and its children goes through the services in the order of the options, and then
+/// to its destination. One line for each is written to standard error when it ends (docs/flow-log.md).
+///
+/// The exit code is the command's; 3 where carnet could not do its work, 2 for a wrong command line. When the command
+/// ends, processes it has left in the background are ended too.
+#[derive(Args, Debug)]
+pub struct Arguments {
+    /// A service: `inspect` (built in), ADDRESS:PORT of one that runs, or a command to start, with {port} where its port
+    /// belongs. Repeatable; the default is `inspect`
+    #[arg(long, value_name = "SERVICE", value_parser = Through::parse)]
+    through: Vec<Through>,
+
+    /// Pass by a service that has died, instead of refusing connections and ending the command
+    #[arg(long)]
+    open: bool,
+
+    /// Leave connections to 127.0.0.0/8 and ::1 alone
+    #[arg(long)]
+    no_loopback: bool,
+
+    /// Write one JSON object for each connection
+    #[arg(long)]
+    json: bool,
+
+    /// Write the connections to this file, not to standard error
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+
+    /// Refuse further connections to a destination when a service has so many of them at once. Ends loops that services'
+    /// helpers outside of their cgroup could make [default: 32768 for inspect, 4096 for others]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    loop_limit: Option<u32>,
+
+    /// How long a service may take until it listens
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    start_timeout: u32,
+
+    /// When to colour
+    #[arg(long, value_enum, default_value_t = Colour::Auto)]
+    color: Colour,
+
+    /// Show what services write
+    #[arg(long, short)]
+    verbose: bool,
+
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Colour {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Runs the command. The result is its exit code, unless carnet could not do its work.
+pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
+    if arguments.through.is_empty() {
+        arguments.through.push(Through::Inspect);
+    }
+    if arguments.through.len() > carnet_abi::MAX_PROVIDERS {
+        let message = format!("--through can be given {} times at most", carnet_abi::MAX_PROVIDERS);
+        crate::Cli::command().error(ErrorKind::TooManyValues, message).exit();
+    }
+    // Before any thread, and before the guardian, whose life begins with an interruptible moment.
+    let signals = Signals::take()?;
+    let lines = lines(&arguments)?;
+    let mut guardian = Guardian::start()?;
+    let result = session::run(&arguments, &signals, &mut guardian, lines);
+    let cleared = guardian.finish();
+    let code = result.or_else(|error| match error.downcast_ref() {
+        Some(Interrupted(signal)) => Ok(128 + *signal as u8),
+        None => Err(error),
+    })?;
+    cleared?;
+    Ok(ExitCode::from(code))
+}
+
+/// Says it on standard error, as far as somebody listens.
+pub fn complain(message: &str) {
+    print_line(&format!("carnet: {message}"));
+}
+
+/// One line to standard error, in one piece.
+pub fn print_line(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// This program, whatever has become of its file.
+pub const SELF: &str = "/proc/self/exe";
+
+fn lines(arguments: &Arguments) -> Result<Lines> {
+    let to: Box<dyn Write + Send> = match &arguments.log {
+        Some(path) => Box::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?),
+        None => Box::new(io::stderr()),
+    };
+    let terminal = arguments.log.is_none() && io::stderr().is_terminal();
+    let colour = match arguments.color {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => {
+            let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+            terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+        }
+    };
+    let format = if arguments.json { Format::Json } else { Format::Text { colour, columns: terminal } };
+    Ok(Log::new(format, Clock::now(), to))
+}

@@ -1,0 +1,105 @@
+//! The command, from its start to its end.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command};
+
+use anyhow::{Context, Result, bail};
+use carnet_engine::cgroup::Cgroup;
+
+use crate::run::SELF;
+use crate::run::guardian::{DEAD, Guardian};
+use crate::run::identity::Identity;
+use crate::run::log::FlowLog;
+use crate::run::service::Service;
+use crate::run::wait::{Signals, exit_code, pidfd_of, send_signal, wait};
+use crate::{child, exec};
+
+/// The command's first process. It has the terminal, the standard streams and the process group of `carnet run`.
+pub struct RunningCommand {
+    child: Child,
+    pidfd: OwnedFd,
+}
+
+impl RunningCommand {
+    /// Starts it in its cgroup. A program that is not there is found out by the new process, which says so and exits
+    /// with 127.
+    pub fn start(command: &[OsString], cgroup: &Cgroup, identity: &Identity) -> Result<Self> {
+        let place = child::Place {
+            cgroup: cgroup.path().into(),
+            parent: std::process::id().cast_signed(),
+            uid: identity.uid(),
+            gid: identity.gid(),
+            many_files: false,
+        };
+        let child = Command::new(SELF).arg(exec::NAME).args(place.arguments()).arg("--").args(command).spawn();
+        let child = child.context("cannot start the command")?;
+        let pidfd = pidfd_of(&child)?;
+        Ok(Self { child, pidfd })
+    }
+}
+
+/// Everything that is watched while the command runs.
+pub struct Watch<'a> {
+    /// A service may die.
+    pub open: bool,
+    /// What the command is told of.
+    pub signals: &'a Signals,
+    /// Without it the run ends.
+    pub guardian: &'a Guardian,
+    /// Those that were started.
+    pub services: Vec<Service>,
+    /// The command.
+    pub command: RunningCommand,
+    /// Its cgroup.
+    pub cgroup: &'a Cgroup,
+    /// Takes warnings.
+    pub log: &'a FlowLog,
+}
+
+impl Watch<'_> {
+    /// Returns the command's exit code, or why it must not go on.
+    pub fn until_the_end(mut self) -> Result<u8> {
+        loop {
+            let mut watched: Vec<BorrowedFd<'_>> = vec![self.guardian.pidfd(), self.command.pidfd.as_fd()];
+            watched.extend(self.services.iter_mut().map(Service::watched));
+            let (signal, ready) = wait(self.signals, &watched, None)?;
+
+            if let Some(received) = signal
+                && !received.from_terminal
+            {
+                send_signal(&self.command.pidfd, received.signal)?;
+            }
+            if ready[1]
+                && let Some(status) = self.command.child.try_wait().context("cannot wait for the command")?
+            {
+                return Ok(exit_code(status));
+            }
+            if ready[0] {
+                bail!(DEAD);
+            }
+            self.look_after_services(&ready[2..])?;
+        }
+    }
+
+    fn look_after_services(&mut self, ready: &[bool]) -> Result<()> {
+        let mut dead = Vec::new();
+        for (place, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
+            let service = &mut self.services[place];
+            let Some(why) = service.end()? else { continue };
+            let name = service.name();
+            if !self.open {
+                // First of all: what follows takes a moment.
+                self.cgroup.kill()?;
+                let last_words = service.last_words();
+                bail!("the service {name} {why}, so the command was ended; with --open it would go on without{last_words}");
+            }
+            self.log.warn(format!("the service {name} {why}; connections pass it by"));
+            dead.push(place);
+        }
+        for place in dead.into_iter().rev() {
+            self.services.remove(place);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! The thread that reads events and names, and writes the flow log.
+
+use std::io::Write;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use carnet_abi::Event;
+use carnet_engine::EventReader;
+
+use crate::inspect::Message;
+use crate::run::flows::{Joiner, Known, Name, Output};
+use crate::run::output::{Log, Summary};
+use crate::run::reports::Reports;
+
+/// Where lines go.
+pub type Lines = Log<Box<dyn Write + Send>>;
+
+/// The running thread.
+pub struct FlowLog {
+    thread: JoinHandle<Result<(Lines, Summary)>>,
+    requests: Sender<Request>,
+}
+
+/// What the thread is asked to do.
+enum Request {
+    Warn(String),
+    Finish,
+}
+
+impl FlowLog {
+    /// Starts it: events are the engine's, reports the built-in services', services all of them by handle.
+    pub fn start(events: EventReader, reports: Vec<Reports>, services: Vec<Known>, lines: Lines) -> Result<Self> {
+        let (requests, requested) = channel();
+        let writer = Writer {
+            events,
+            reports,
+            joiner: Joiner::new(services),
+            lines,
+            summary: Summary::default(),
+            requested,
+            end_by: None,
+        };
+        let thread = thread::Builder::new().name("flow log".into()).spawn(move || writer.write());
+        Ok(Self { thread: thread.context("cannot start a thread")?, requests })
+    }
+
+    /// Writes a line that is no flow.
+    pub fn warn(&self, text: String) {
+        // Where the thread has failed, `finish` says so.
+        let _ = self.requests.send(Request::Warn(text));
+    }
+
+    /// Has it write what is left, flows that are still open too.
+    pub fn finish(self) -> Result<(Lines, Summary)> {
+        let _ = self.requests.send(Request::Finish);
+        self.thread.join().map_err(|_| anyhow!("the thread of the flow log failed"))?
+    }
+}
+
+struct Writer {
+    events: EventReader,
+    reports: Vec<Reports>,
+    joiner: Joiner,
+    lines: Lines,
+    summary: Summary,
+    requested: Receiver<Request>,
+    /// Set once the end is asked for.
+    end_by: Option<Instant>,
+}
+
+impl Writer {
+    fn write(mut self) -> Result<(Lines, Summary)> {
+        loop {
+            let mut batch: Vec<Event> = Vec::new();
+            self.events.poll(POLL, &mut |event| batch.push(*event)).context("the flow log is not complete")?;
+            // Names after the batch, but before what it says is used: a name is reported before its bytes go on, so the
+            // names of flows that end in this batch are here by now.
+            self.read_reports();
+            for event in &batch {
+                match self.joiner.event(event) {
+                    Some(Output::Flow(flow)) => {
+                        self.summary.add(&flow);
+                        self.lines.flow(&flow);
+                    }
+                    Some(Output::Warning(text)) => self.lines.warning(&text),
+                    None => {}
+                }
+            }
+            if self.end_by.is_some_and(|end| batch.is_empty() && (self.joiner.open() == 0 || Instant::now() > end)) {
+                break;
+            }
+            self.take_requests();
+        }
+        for flow in self.joiner.finish() {
+            self.summary.add(&flow);
+            self.lines.flow(&flow);
+        }
+        Ok((self.lines, self.summary))
+    }
+
+    fn read_reports(&mut self) {
+        for reports in &mut self.reports {
+            reports.read(&mut |message| match message {
+                Message::Name { flow, name, from } => {
+                    if let Ok(id) = u128::from_str_radix(&flow, 16) {
+                        self.joiner.name(id, Name { text: name, from });
+                    }
+                }
+                Message::Warning(text) => self.lines.warning(&text),
+                Message::Ready(_) => {}
+            });
+        }
+    }
+
+    fn take_requests(&mut self) {
+        while let Ok(request) = self.requested.try_recv() {
+            match request {
+                Request::Warn(text) => self.lines.warning(&text),
+                Request::Finish => self.end_by = Some(Instant::now() + SETTLING),
+            }
+        }
+    }
+}
+
+/// The longest a request waits.
+const POLL: Duration = Duration::from_millis(20);
+
+/// How long connections of a command that has ended may take to close.
+const SETTLING: Duration = Duration::from_millis(500);

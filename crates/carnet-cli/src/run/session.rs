@@ -1,0 +1,89 @@
+//! One run, from the first cgroup to the last line.
+
+use std::mem;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use carnet_abi::COUNT_EVENTS_LOST;
+use carnet_engine::cgroup::{Cgroup, Hierarchy};
+use carnet_engine::{Engine, Options};
+use carnet_policy::Service as Records;
+
+use crate::run::command::{RunningCommand, Watch};
+use crate::run::flows::Known;
+use crate::run::guardian::Guardian;
+use crate::run::identity::Identity;
+use crate::run::log::{FlowLog, Lines};
+use crate::run::place::{Name, Place, sweep};
+use crate::run::plan::{Ready, Terms, policy};
+use crate::run::service::Service;
+use crate::run::setup::Setup;
+use crate::run::wait::Signals;
+use crate::run::{Arguments, complain, outside};
+
+/// Does all of it but the clearing up, which is the guardian's. The result is the exit code.
+pub fn run(arguments: &Arguments, signals: &Signals, guardian: &mut Guardian, lines: Lines) -> Result<u8> {
+    let hierarchy = Hierarchy::find()?;
+    let identity = Identity::of_caller()?;
+    let name = Name::own()?;
+    for left in sweep(&hierarchy, &name) {
+        complain(&crate::one_line(&left));
+    }
+    guardian.entrust(&hierarchy.mount().join(name.to_string()))?;
+    let place = Place::create(&hierarchy, &name)?;
+    let mut engine = Engine::load(&place.app, &Options::default())?;
+
+    let setup =
+        Setup { arguments, signals, guardian, hierarchy: &hierarchy, services: &place.services, identity: &identity };
+    let mut services = setup.services()?;
+
+    let terms =
+        Terms { open: arguments.open, no_loopback: arguments.no_loopback, loop_limit: arguments.loop_limit };
+    engine.apply(&policy(&services.ready, &terms).compile(1)?)?;
+    engine.attach_services(&place.services)?;
+    for cgroup in outside::outermost(mem::take(&mut services.outside)) {
+        engine.attach_outside_service(&cgroup)?;
+    }
+    engine.attach_governed(&place.root)?;
+    guardian.hold(&engine.link_fds())?;
+
+    let reports = services.started.iter_mut().filter_map(Service::take_reports).collect();
+    let known = |ready: &Ready| Known { name: ready.name.clone(), unaware: ready.service == Records::Unaware };
+    let known = services.ready.iter().map(known).collect();
+    let log = FlowLog::start(engine.events()?, reports, known, lines)?;
+    for warning in services.warnings {
+        log.warn(warning);
+    }
+    let outcome = RunningCommand::start(&arguments.command, &place.app, &identity).and_then(|command| {
+        let (open, services, cgroup, log) = (arguments.open, services.started, &place.app, &log);
+        Watch { open, signals, guardian, services, command, cgroup, log }.until_the_end()
+    });
+
+    // What the command has left behind ends here, so that its connections end before their lines are written.
+    let emptied = empty(&place.app);
+    let (mut lines, mut summary) = log.finish()?;
+    summary.events_lost = engine.counters()?[COUNT_EVENTS_LOST];
+    lines.summary(&summary);
+    if let Some(error) = lines.into_error() {
+        complain(&format!("the flow log is not complete: {error}"));
+    }
+    let code = outcome?;
+    emptied?;
+    Ok(code)
+}
+
+/// Kills what is in the cgroup, and waits until it has gone.
+fn empty(cgroup: &Cgroup) -> Result<()> {
+    let end = Instant::now() + KILL_DEADLINE;
+    cgroup.kill()?;
+    while cgroup.is_populated()? {
+        if Instant::now() > end {
+            bail!("processes in {} do not die; they may be waiting for a disk or a network file system", cgroup.path().display());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+const KILL_DEADLINE: Duration = Duration::from_secs(10);

@@ -1,0 +1,147 @@
+//! Many connections of one kind, made as fast as can be, to the destinations in turn. Fails where one goes otherwise
+//! than the kind says.
+//!
+//! `carnet-e2e-load KIND COUNT DESTINATION...`
+//!
+//! | kind | one connection |
+//! | --- | --- |
+//! | `finish` | a byte there and back, then close |
+//! | `answered` | the same, but the server closes first |
+//! | `reset` | a byte there and back, then a reset |
+//! | `refused` | nobody is at the destination: it ends with an error |
+//! | `hold` | a byte there and back; prints `held` when all are open, and waits until the other side ends each of them |
+//! | `abandon` | connects without waiting; prints `held`, waits for a line, and closes them all |
+//! | `unanswered` | connects, sends a byte; prints `held`, waits for a line, and closes or resets them in turn |
+#![forbid(unsafe_code)]
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+use std::{env, thread};
+
+use anyhow::{Context, Result, bail, ensure};
+use carnet_e2e::sockets::stream;
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::Socket;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let [kind, count, destinations @ ..] = &arguments[..] else {
+        bail!("usage: carnet-e2e-load KIND COUNT DESTINATION...")
+    };
+    let count: usize = count.parse()?;
+    let destinations: Vec<SocketAddr> = destinations.iter().map(|at| at.parse()).collect::<Result<_, _>>()?;
+    ensure!(!destinations.is_empty(), "no destination");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+
+    let turns = (0..count).map(|turn| destinations[turn % destinations.len()]);
+    match kind.as_str() {
+        "finish" => spread(count, &destinations, |to| exchange(to, b'e').map(drop)),
+        "answered" => spread(count, &destinations, answered),
+        "reset" => spread(count, &destinations, |to| Ok(reset(exchange(to, b'e')?)?)),
+        "refused" => spread(count, &destinations, refused),
+        "hold" => hold(turns.map(|to| exchange(to, b'e')).collect::<Result<_>>()?),
+        "abandon" => let_go(turns.map(abandon).collect::<Result<_>>()?, false),
+        "unanswered" => let_go(turns.map(unanswered).collect::<Result<_>>()?, true),
+        _ => bail!("no such kind: {kind}"),
+    }
+}
+
+/// Over some threads, because one would mostly wait.
+fn spread(count: usize, destinations: &[SocketAddr], one: impl Fn(SocketAddr) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let one = &one;
+        let work = |worker: usize| {
+            (worker..count).step_by(WORKERS).try_for_each(|turn| {
+                let to = destinations[turn % destinations.len()];
+                one(to).with_context(|| format!("connection {turn} to {to}"))
+            })
+        };
+        let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || work(worker))).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
+    })
+}
+
+fn open(to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = stream(to);
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+fn exchange(to: SocketAddr, word: u8) -> Result<TcpStream> {
+    let mut stream = open(to).context("connect")?;
+    let mut answer = [0];
+    stream.write_all(&[word])?;
+    stream.read_exact(&mut answer).context("no answer")?;
+    ensure!(answer == [word], "another answer");
+    Ok(stream)
+}
+
+fn answered(to: SocketAddr) -> Result<()> {
+    let mut stream = exchange(to, b'c')?;
+    ensure!(stream.read(&mut [0])? == 0, "the server did not close");
+    Ok(())
+}
+
+fn refused(to: SocketAddr) -> Result<()> {
+    let end = open(to).and_then(|mut stream| stream.read(&mut [0]));
+    match end {
+        Err(error) if [ErrorKind::ConnectionReset, ErrorKind::ConnectionRefused].contains(&error.kind()) => Ok(()),
+        other => bail!("not refused: {other:?}"),
+    }
+}
+
+fn abandon(to: SocketAddr) -> Result<Socket> {
+    let socket = stream(to);
+    socket.set_nonblocking(true)?;
+    match socket.connect(&to.into()) {
+        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => Ok(socket),
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(socket),
+    }
+}
+
+fn unanswered(to: SocketAddr) -> Result<Socket> {
+    let mut stream = open(to)?;
+    stream.write_all(b"e")?;
+    Ok(stream.into())
+}
+
+fn reset(stream: TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))
+}
+
+fn held() -> io::Result<()> {
+    println!("held");
+    io::stdout().flush()
+}
+
+fn hold(streams: Vec<TcpStream>) -> Result<()> {
+    held()?;
+    for mut stream in streams {
+        stream.set_read_timeout(None)?;
+        match stream.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => bail!("not ended by the other side: {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn let_go(sockets: Vec<Socket>, reset_some: bool) -> Result<()> {
+    held()?;
+    io::stdin().read_line(&mut String::new())?;
+    for (turn, socket) in sockets.into_iter().enumerate() {
+        if reset_some && turn % 2 == 0 {
+            socket.set_linger(Some(Duration::ZERO))?;
+        }
+    }
+    Ok(())
+}
+
+const WORKERS: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(20);
