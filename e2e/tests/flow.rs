@@ -235,7 +235,7 @@ impl Client {
         assert_eq!((origin.uid, origin.gid), (4320, 5430), "the real ids");
         assert_eq!(origin.comm, NAME[..15], "the first thread's, though the second one connected");
         assert_eq!(origin.exe, Executable { device, inode: file.ino() });
-        assert_eq!(origin.executable_path(), Some(self.executable.canonicalize().expect("an address")));
+        assert_eq!(origin.executable_path(), Some(self.executable.canonicalize().expect("the file")));
         assert_eq!(origin.cgroup_id, sandbox.app_cgroup().id());
         assert_eq!(origin.family, if destination.is_ipv4() { Family::V4 } else { Family::V6 });
         assert_eq!((origin.destination, origin.source), (destination, Some(self.source)));

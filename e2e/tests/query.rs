@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use carnet::{ErrorKind, Redirect, State};
 use carnet_abi::{
-    CARNET_CONTEXT, CARNET_FLOW, CARNET_RECORDS, CARNET_STATE, CONTEXT_MAX, Flow, RECORDS_MAX, Records, SOL_CARNET,
+    CARNET_CONTEXT, CARNET_FLOW, CARNET_RECORDS, CARNET_STATE, CONTEXT_MAX, Flow, Key, RECORDS_MAX, Records, SOL_CARNET,
 };
-use carnet_e2e::sockets::{accept, connect, listen, stream};
+use carnet_e2e::sockets::{accept, connect, connect_on, listen, stream};
 use carnet_e2e::{Sandbox, raw};
 use carnet_policy::{Action, Service};
-use libc::{EFAULT, EIDRM, EINVAL, EMSGSIZE, ENODATA, ENOENT, ENOPROTOOPT, EOPNOTSUPP};
+use libbpf_rs::{MapCore, MapFlags};
+use libc::{EFAULT, EIDRM, EINVAL, EMSGSIZE, ENOBUFS, ENODATA, ENOENT, ENOPROTOOPT, EOPNOTSUPP};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 const OPTIONS: [i32; 4] = [CARNET_RECORDS, CARNET_CONTEXT, CARNET_FLOW, CARNET_STATE];
 const LARGE: [usize; 3] = [4096, 8192, 1 << 20];
@@ -115,7 +116,7 @@ fn without_a_buffer_it_is_the_question_for_the_size() {
     }
 }
 
-/// Windows rule R5: a query takes nothing away.
+/// A query takes nothing away.
 #[test]
 fn asked_again_it_is_the_same_but_for_stamp_and_tag() {
     let (_sandbox, accepted, _client) = redirected();
@@ -130,7 +131,7 @@ fn asked_again_it_is_the_same_but_for_stamp_and_tag() {
     }
 }
 
-/// Windows rule R3: only the accepted socket has an answer.
+/// Only the accepted socket has an answer.
 #[test]
 fn tcp_sockets_without_a_record() {
     let mut sandbox = Sandbox::new();
@@ -254,7 +255,43 @@ fn the_client_is_gone_before_accept() {
     }
 }
 
-/// No privilege is needed to ask: Windows rule R9.
+/// Where one end is plain TCP the connection is, too.
+#[test]
+fn mptcp() {
+    let mut sandbox = Sandbox::new();
+    let service = sandbox.service(Service::Aware);
+    let destination = SocketAddr::from(([127, 0, 0, 1], 7000));
+    let mptcp = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("a kernel with MPTCP");
+    let _client = sandbox.in_app(|| connect_on(mptcp(), &destination.into())).expect("connect");
+    let accepted = accept(&service.listeners[0]);
+    assert_eq!(Redirect::of(&accepted).flow().expect("flow").destination(), destination);
+
+    let listener = sandbox.in_service(0, || {
+        let socket = mptcp();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.listen(1).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        TcpListener::from(socket)
+    });
+    sandbox.policy.providers[0].listeners = vec![listener.local_addr().unwrap()];
+    sandbox.apply();
+    let _client = sandbox.in_app(|| connect(destination)).expect("connect");
+    let accepted = accept(&listener);
+    assert_eq!(Redirect::of(&accepted).flow().expect("flow").destination(), destination);
+    assert!(query(&accepted, CARNET_RECORDS, 440).is_ok());
+}
+
+#[test]
+fn without_a_key() {
+    let (sandbox, accepted, _client) = redirected();
+    assert!(query(&accepted, CARNET_RECORDS, 440).is_ok());
+    let keys = sandbox.engine.map_handle("carnet_keys").expect("the map of keys");
+    keys.update(&0_u32.to_ne_bytes(), Key::default().as_bytes(), MapFlags::ANY).expect("writable");
+    assert_eq!(query(&accepted, CARNET_RECORDS, 440), Err(ENOBUFS));
+    assert!(query(&accepted, CARNET_FLOW, 432).is_ok(), "an answer that carries no tag");
+}
+
+/// No privilege is needed to ask.
 #[test]
 fn anybody_may_ask() {
     let (_sandbox, accepted, _client) = redirected();

@@ -54,7 +54,7 @@ fn sockets_outside_the_services() {
     }
 }
 
-/// Windows rule R10: a record is for the connection that comes, not for the one there is.
+/// A record is for the connection that comes, not for the one there is.
 #[test]
 fn only_before_connect() {
     let mut scene = Scene::new();
@@ -143,7 +143,7 @@ fn the_client_may_be_gone() {
     }
 }
 
-/// Unlike on Windows (rule R9) no privilege is needed: being the owner is.
+/// Unlike on Windows no privilege is needed: being the owner is.
 #[test]
 fn without_privilege() {
     let scene = Scene::new();
@@ -223,7 +223,7 @@ fn nothing_else_can_be_set() {
 /// A port that is taken, on a socket that does not listen.
 fn port() -> (Socket, SocketAddr) {
     let socket = stream(SocketAddr::from(([127, 0, 0, 1], 0)));
-    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("an address");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
     let at = socket.local_addr().expect("an address").as_socket().expect("an address");
     (socket, at)
 }

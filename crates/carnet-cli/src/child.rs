@@ -118,8 +118,7 @@ mod tests {
 
     #[test]
     fn a_place_comes_through_the_command_line() {
-        let whole =
-            Place { cgroup: "/a b/c".into(), parent: 42, uid: Some(1), gid: Some(2), many_files: true };
+        let whole = Place { cgroup: "/a b/c".into(), parent: 42, uid: Some(1), gid: Some(2), many_files: true };
         let bare = Place { uid: None, gid: None, many_files: false, ..whole.clone() };
         for place in [whole, bare] {
             let line = std::iter::once("x".into()).chain(place.arguments());

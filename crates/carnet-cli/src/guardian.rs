@@ -15,9 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use carnet_engine::cgroup::remove_tree;
 use nix::sys::signal::SigSet;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 use rustix::process::{chdir, setsid};
 use rustix::stdio::stdin;
 
@@ -63,12 +61,11 @@ fn receive() -> Result<Option<Message>> {
     let mut bytes = [0; 4096];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        match recvmsg(stdin(), &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            // A peer that was killed with messages of ours unread.
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-            received => received.context("cannot hear from carnet")?,
-        };
+    let received = match recvmsg(stdin(), &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+        // A peer that was killed with messages of ours unread.
+        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+        received => received.context("cannot hear from carnet")?,
+    };
     let mut links = Vec::new();
     for message in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {

@@ -116,7 +116,9 @@ impl Reporter for Reports {
                 };
                 Message::Name { flow: format!("{flow_id:032x}"), name, from: from.into() }
             }
-            Report::Full { flows } => Message::Warning(format!("{flows} connections are open, all there are files for; more wait")),
+            Report::Full { flows } => {
+                Message::Warning(format!("{flows} connections are open, all there are files for; more wait"))
+            }
             Report::AcceptFailed { flows, error } => {
                 Message::Warning(format!("cannot accept connections for now, {flows} are open: {error}"))
             }

@@ -6,13 +6,14 @@ use std::process::{Child, Command};
 
 use anyhow::{Context, Result, bail};
 use carnet_engine::cgroup::Cgroup;
+use nix::sys::signal::Signal;
 
 use crate::run::SELF;
 use crate::run::guardian::{DEAD, Guardian};
 use crate::run::identity::Identity;
 use crate::run::log::FlowLog;
 use crate::run::service::Service;
-use crate::run::wait::{Signals, exit_code, pidfd_of, send_signal, wait};
+use crate::run::wait::{Received, Signals, exit_code, pidfd_of, send_signal, wait};
 use crate::{child, exec};
 
 /// The command's first process. It has the terminal, the standard streams and the process group of `carnet run`.
@@ -65,10 +66,12 @@ impl Watch<'_> {
             watched.extend(self.services.iter_mut().map(Service::watched));
             let (signal, ready) = wait(self.signals, &watched, None)?;
 
-            if let Some(received) = signal
-                && !received.from_terminal
+            // The terminal's keys reach the command by themselves; its hangup may reach the session's first process only.
+            let is_key = |signal| matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
+            if let Some(Received { signal, from_terminal }) = signal
+                && !(from_terminal && is_key(signal))
             {
-                send_signal(&self.command.pidfd, received.signal)?;
+                send_signal(&self.command.pidfd, signal)?;
             }
             if ready[1]
                 && let Some(status) = self.command.child.try_wait().context("cannot wait for the command")?
@@ -92,7 +95,9 @@ impl Watch<'_> {
                 // First of all: what follows takes a moment.
                 self.cgroup.kill()?;
                 let last_words = service.last_words();
-                bail!("the service {name} {why}, so the command was ended; with --open it would go on without{last_words}");
+                bail!(
+                    "the service {name} {why}, so the command was ended; with --open it would go on without{last_words}"
+                );
             }
             self.log.warn(format!("the service {name} {why}; connections pass it by"));
             dead.push(place);

@@ -187,7 +187,12 @@ impl Joiner {
             }
             abi::EVENT_LOST => {
                 let service = self.service(event.handle);
-                self.warn(event, format!("{service} accepted a connection that did not come through carnet, or whose record is lost"))
+                self.warn(
+                    event,
+                    format!(
+                        "{service} accepted a connection that did not come through carnet, or whose record is lost"
+                    ),
+                )
             }
             abi::EVENT_STRANGER => {
                 let service = self.service(event.handle);

@@ -11,13 +11,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use carnet_engine::cgroup::remove_tree;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, send,
-    sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
+    send, sendmsg, socketpair,
 };
 
 use super::SELF;
 use crate::guardian::{CGROUP, LINKS, MOST_DESCRIPTORS, NAME};
-use crate::run::wait::pidfd_of;
+use crate::run::wait::{pidfd_of, wait_for_end};
 
 /// The running guardian. Dropping it has the run cleared up, without waiting for it.
 pub struct Guardian {
@@ -33,7 +33,8 @@ impl Guardian {
         let failed = "cannot start the guardian process";
         let (socket, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).context(failed)?;
-        let child = Command::new(SELF).arg(NAME).stdin(Stdio::from(theirs)).stdout(Stdio::null()).spawn().context(failed)?;
+        let child =
+            Command::new(SELF).arg(NAME).stdin(Stdio::from(theirs)).stdout(Stdio::null()).spawn().context(failed)?;
         let pidfd = pidfd_of(&child).context(failed)?;
         Ok(Self { socket, child, pidfd, cgroup: None })
     }
@@ -66,6 +67,10 @@ impl Guardian {
     /// Has the run cleared up, and waits for that. Where the guardian has died the run is cleared up here.
     pub fn finish(mut self) -> Result<()> {
         drop(self.socket);
+        if !wait_for_end(self.pidfd.as_fd(), 2 * CLEARING_DEADLINE)? {
+            // Stopped, perhaps.
+            self.child.kill().context("cannot end the guardian process")?;
+        }
         let status = self.child.wait().context("cannot wait for the guardian process")?;
         match &self.cgroup {
             _ if status.success() => Ok(()),

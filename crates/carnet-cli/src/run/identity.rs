@@ -31,7 +31,9 @@ impl Identity {
     fn of_sudo(uid: Option<&str>, gid: Option<&str>) -> Result<Self> {
         let (Some(uid), Some(gid)) = (uid, gid) else { return Ok(Self(None)) };
         let number = |name: &str, text: &str| -> Result<u32> {
-            text.parse().with_context(|| format!("{name} in the environment is {text:?}, no number; unset it to run the command as root"))
+            text.parse().with_context(|| {
+                format!("{name} in the environment is {text:?}, no number; unset it to run the command as root")
+            })
         };
         Ok(Self(Some((number("SUDO_UID", uid)?, number("SUDO_GID", gid)?))))
     }

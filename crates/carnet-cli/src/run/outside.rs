@@ -9,17 +9,25 @@ use carnet_engine::{Listener, listeners};
 
 /// Finds the cgroup of the service that listens at `address`.
 pub fn owner_of(address: SocketAddr, hierarchy: &Hierarchy, own_cgroup: &Path) -> Result<Cgroup> {
-    let mut cgroups: Vec<u64> =
-        listeners(address.port())?.iter().filter(|listener| serves(listener, address)).map(|found| found.cgroup_id).collect();
+    let mut cgroups: Vec<u64> = listeners(address.port())?
+        .iter()
+        .filter(|listener| serves(listener, address))
+        .map(|found| found.cgroup_id)
+        .collect();
     cgroups.sort_unstable();
     cgroups.dedup();
     let id = match cgroups[..] {
         [id] => id,
-        [] => bail!("nothing listens on {address}. Start the service first, or have it started: --through 'CMD {{port}}'"),
+        [] => {
+            bail!("nothing listens on {address}. Start the service first, or have it started: --through 'CMD {{port}}'")
+        }
         [..] => bail!("processes of {} cgroups listen on {address}. A service needs one of its own", cgroups.len()),
     };
     let Some(path) = hierarchy.find_by_id(id) else {
-        bail!("the cgroup of the service on {address} (id {id}) is not below {}. Is it in another container?", hierarchy.mount().display());
+        bail!(
+            "the cgroup of the service on {address} (id {id}) is not below {}. Is it in another container?",
+            hierarchy.mount().display()
+        );
     };
     check(address, &path, hierarchy, own_cgroup)?;
     Ok(Cgroup::open(hierarchy, &path)?)

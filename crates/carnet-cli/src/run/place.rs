@@ -74,11 +74,13 @@ impl std::fmt::Display for Name {
 pub fn sweep(hierarchy: &Hierarchy, own: &Name) -> Vec<anyhow::Error> {
     let Ok(entries) = fs::read_dir(hierarchy.mount()) else { return Vec::new() };
     let names = entries.flatten().map(|entry| entry.file_name());
-    let left = names.filter_map(|name| Name::parse(name.to_str()?)).filter(|name| {
-        name.pid_namespace == own.pid_namespace && start_time(name.pid) != Some(name.start_time)
-    });
+    let left = names
+        .filter_map(|name| Name::parse(name.to_str()?))
+        .filter(|name| name.pid_namespace == own.pid_namespace && start_time(name.pid) != Some(name.start_time));
     let remove = |name: Name| remove_tree(&hierarchy.mount().join(name.to_string()), SWEEP_DEADLINE).err();
-    left.filter_map(remove).map(|error| anyhow::Error::new(error).context("cannot remove what an earlier run has left")).collect()
+    left.filter_map(remove)
+        .map(|error| anyhow::Error::new(error).context("cannot remove what an earlier run has left"))
+        .collect()
 }
 
 /// Clock ticks from boot to the start of a process. `None`: there is none.
@@ -116,7 +118,14 @@ mod tests {
 
     #[test]
     fn other_directories_are_none_of_ours() {
-        for name in ["carnet.run-", "carnet.run-1-2", "carnet.run-1-2-3-4", "carnet.run-x-2-3", "carnet.test-1-2-3", "system.slice"] {
+        for name in [
+            "carnet.run-",
+            "carnet.run-1-2",
+            "carnet.run-1-2-3-4",
+            "carnet.run-x-2-3",
+            "carnet.test-1-2-3",
+            "system.slice",
+        ] {
             assert_eq!(Name::parse(name), None, "{name}");
         }
     }

@@ -203,8 +203,8 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let services =
-            ["inspect", "/usr/bin/p {port}", "inspect", "inspect", "p -x {port}", "[::1]:9"].map(|t| Through::parse(t).unwrap());
+        let services = ["inspect", "/usr/bin/p {port}", "inspect", "inspect", "p -x {port}", "[::1]:9"]
+            .map(|t| Through::parse(t).unwrap());
         assert_eq!(names(&services), ["inspect", "p", "inspect-2", "inspect-3", "p-2", "[::1]:9"]);
     }
 
@@ -218,7 +218,8 @@ mod tests {
         let terms = Terms { open: false, no_loopback: false, loop_limit: None };
         let policy = policy(&[ready("a", 1, Service::Aware), ready("b", 2, Service::Unaware)], &terms);
 
-        let order: Vec<_> = policy.providers.iter().map(|p| (&p.name[..], p.handle, p.rank, p.in_flight_limit)).collect();
+        let order: Vec<_> =
+            policy.providers.iter().map(|p| (&p.name[..], p.handle, p.rank, p.in_flight_limit)).collect();
         assert_eq!(order, [("a", 1, 10, 32768), ("b", 2, 20, 4096)]);
         assert!(policy.providers.iter().all(|provider| provider.on_dead == OnDead::Closed));
         policy.compile(1).unwrap();

@@ -114,14 +114,19 @@ impl Service {
             return Ok(Some(describe(status)));
         }
         // Reading re-arms the poll; a new descriptor has the newest state.
-        self.events = File::open(self.cgroup.path().join("cgroup.events")).context("cannot watch a service's cgroup")?;
+        self.events =
+            File::open(self.cgroup.path().join("cgroup.events")).context("cannot watch a service's cgroup")?;
         let mut events = String::new();
         self.events.read_to_string(&mut events).context("cannot watch a service's cgroup")?;
         Ok((!events.contains("populated 1")).then(|| describe(status)))
     }
 
     /// Where it listens, once it does. Asked again and again until there is an answer that stays the same.
-    pub fn listening(&mut self, hierarchy: &Hierarchy, warn: &mut dyn FnMut(String)) -> Result<Option<Vec<SocketAddr>>> {
+    pub fn listening(
+        &mut self,
+        hierarchy: &Hierarchy,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<Option<Vec<SocketAddr>>> {
         let Some(port) = self.port else {
             let mut ready = None;
             if let Some(reports) = &mut self.reports {

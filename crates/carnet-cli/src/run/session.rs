@@ -38,8 +38,7 @@ pub fn run(arguments: &Arguments, signals: &Signals, guardian: &mut Guardian, li
         Setup { arguments, signals, guardian, hierarchy: &hierarchy, services: &place.services, identity: &identity };
     let mut services = setup.services()?;
 
-    let terms =
-        Terms { open: arguments.open, no_loopback: arguments.no_loopback, loop_limit: arguments.loop_limit };
+    let terms = Terms { open: arguments.open, no_loopback: arguments.no_loopback, loop_limit: arguments.loop_limit };
     engine.apply(&policy(&services.ready, &terms).compile(1)?)?;
     engine.attach_services(&place.services)?;
     for cgroup in outside::outermost(mem::take(&mut services.outside)) {
@@ -79,7 +78,10 @@ fn empty(cgroup: &Cgroup) -> Result<()> {
     cgroup.kill()?;
     while cgroup.is_populated()? {
         if Instant::now() > end {
-            bail!("processes in {} do not die; they may be waiting for a disk or a network file system", cgroup.path().display());
+            bail!(
+                "processes in {} do not die; they may be waiting for a disk or a network file system",
+                cgroup.path().display()
+            );
         }
         thread::sleep(Duration::from_millis(1));
     }

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_policy::{Owner, Service as Records};
 
+use crate::run::Arguments;
 use crate::run::guardian::{DEAD, Guardian};
 use crate::run::identity::Identity;
 use crate::run::outside;
@@ -15,7 +16,6 @@ use crate::run::place::own_cgroup;
 use crate::run::plan::{Ready, Through, names};
 use crate::run::service::Service;
 use crate::run::wait::{Interrupted, Signals, is_fatal, wait};
-use crate::run::Arguments;
 
 /// Everything before the command.
 pub struct Setup<'a> {
@@ -49,7 +49,8 @@ impl Setup<'_> {
     /// Gets all of them ready.
     pub fn services(&self) -> Result<Services> {
         let through = &self.arguments.through;
-        let mut services = Services { ready: Vec::new(), started: Vec::new(), outside: Vec::new(), warnings: Vec::new() };
+        let mut services =
+            Services { ready: Vec::new(), started: Vec::new(), outside: Vec::new(), warnings: Vec::new() };
         let own_cgroup = own_cgroup(self.hierarchy)?;
         // Who runs already is looked up first: if that fails, nothing has been started in vain.
         let mut found = Vec::new();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::sys::signal::{SigSet, Signal};
@@ -78,16 +78,29 @@ pub fn wait(
     let interest = PollFlags::IN | PollFlags::PRI;
     let mut polled = vec![PollFd::from_borrowed_fd(signals.0.as_fd(), PollFlags::IN)];
     polled.extend(descriptors.iter().map(|&descriptor| PollFd::from_borrowed_fd(descriptor, interest)));
-    let timeout = timeout.map(|timeout| Timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    });
-    match poll(&mut polled, timeout.as_ref()) {
+    match poll(&mut polled, timeout.map(timespec).as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => return Err(error).context("cannot wait for processes"),
     }
     let ready = polled[1..].iter().map(|polled| !polled.revents().is_empty()).collect();
     Ok((signals.next()?, ready))
+}
+
+/// Waits for a process, at most so long. False: it is still there.
+pub fn wait_for_end(pidfd: BorrowedFd<'_>, timeout: Duration) -> Result<bool> {
+    let end = Instant::now() + timeout;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], Some(&timespec(left))) {
+            Ok(ended) => return Ok(ended > 0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("cannot wait for a process"),
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec { tv_sec: duration.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
 }
 
 /// Of a child that has not been waited for, so that the number is still its own.

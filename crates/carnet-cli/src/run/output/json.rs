@@ -33,7 +33,7 @@ pub(super) fn flow(flow: &Flow, clock: &Clock) -> String {
         Decision::Refused => ("refused", None),
     };
     let chain = flow.chain.iter().map(|link| LinkObject { service: &link.service, inferred: link.inferred }).collect();
-    line(&Object::Flow(FlowObject {
+    line(&Object::Flow(Box::new(FlowObject {
         flow: format!("{:032x}", flow.id),
         time: clock.timestamp(flow.begun).to_string(),
         pid: flow.pid,
@@ -51,7 +51,7 @@ pub(super) fn flow(flow: &Flow, clock: &Clock) -> String {
         chain,
         ambiguous: flow.ambiguous,
         end,
-    }))
+    })))
 }
 
 pub(super) fn warning(warning: &str) -> String {
@@ -78,7 +78,7 @@ fn at(place: &Place) -> Option<At<'_>> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 enum Object<'a> {
-    Flow(FlowObject<'a>),
+    Flow(Box<FlowObject<'a>>),
     Warning { message: &'a str },
     Summary { flows: u64, refused: u64, failed: u64, open: u64, sent: u64, received: u64, events_lost: u64 },
 }

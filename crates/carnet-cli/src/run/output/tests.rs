@@ -97,7 +97,10 @@ fn how_a_flow_ended_in_words() {
         (End::Failed(Place::Destination, 113), "unreachable"),
         (End::Failed(Place::Destination, 0), "failed"),
         (End::Failed(Place::Service("a".into()), 111), "refused by a"),
-        (End::Refused { reason: abi::REASON_NO_ROOM, service: None, error: 105 }, "refused by carnet (no memory for its record)"),
+        (
+            End::Refused { reason: abi::REASON_NO_ROOM, service: None, error: 105 },
+            "refused by carnet (no memory for its record)",
+        ),
     ] {
         let line = line(PLAIN, &direct(end));
         assert_eq!(line.split("  ").nth(5), Some(expected), "{line}");
@@ -160,8 +163,14 @@ fn json_says_where_and_why() {
     for (end, expected) in [
         (End::Failed(Place::Destination, 111), r#"["failed","destination","ECONNREFUSED",null]"#),
         (End::Reset(Place::Service("a".into()), 104), r#"["reset",{"service":"a"},"ECONNRESET",null]"#),
-        (End::Refused { reason: abi::REASON_STRANGER, service, error: 111 }, r#"["refused",{"service":"b"},"ECONNREFUSED","stranger"]"#),
-        (End::Refused { reason: abi::REASON_NO_ROOM, service: None, error: 105 }, r#"["refused",null,"ENOBUFS","no-room"]"#),
+        (
+            End::Refused { reason: abi::REASON_STRANGER, service, error: 111 },
+            r#"["refused",{"service":"b"},"ECONNREFUSED","stranger"]"#,
+        ),
+        (
+            End::Refused { reason: abi::REASON_NO_ROOM, service: None, error: 105 },
+            r#"["refused",null,"ENOBUFS","no-room"]"#,
+        ),
         (End::Open, r#"["open",null,null,null]"#),
     ] {
         let object: Value = serde_json::from_str(&line(Format::Json, &direct(end))).unwrap();
@@ -213,7 +222,9 @@ fn the_summary() {
     );
     assert_eq!(
         written(Format::Json, |log| log.summary(&lost)),
-        r#"{"type":"summary","flows":1,"refused":0,"failed":0,"open":0,"sent":0,"received":0,"events_lost":3}"#.to_owned() + "\n"
+        r#"{"type":"summary","flows":1,"refused":0,"failed":0,"open":0,"sent":0,"received":0,"events_lost":3}"#
+            .to_owned()
+            + "\n"
     );
 }
 

@@ -24,7 +24,14 @@ pub(super) fn flow(flow: &Flow, clock: &Clock, colour: bool, columns: bool) -> S
 
     let widths = if columns { [12, 18, 34, 22, 9, 8] } else { [0; 6] };
     let mut line = String::new();
-    let fields = [(&time, TIME), (&who, WHO), (&destination, PLAIN), (&bytes, PLAIN), (&duration, PLAIN), (&end, end_style(flow))];
+    let fields = [
+        (&time, TIME),
+        (&who, WHO),
+        (&destination, PLAIN),
+        (&bytes, PLAIN),
+        (&duration, PLAIN),
+        (&end, end_style(flow)),
+    ];
     for ((text, style), width) in fields.into_iter().zip(widths) {
         push(&mut line, text, style, width, colour);
         line.push_str("  ");
@@ -41,7 +48,7 @@ pub(super) fn warning(warning: &str, colour: bool) -> String {
 }
 
 pub(super) fn summary(summary: &Summary, colour: bool) -> String {
-    let count = |count: u64, word: &str| (count > 0).then(|| format!(", {count} {word}")).unwrap_or_default();
+    let count = |count: u64, word: &str| if count > 0 { format!(", {count} {word}") } else { String::new() };
     let flows = if summary.flows == 1 { "flow" } else { "flows" };
     let text = format!(
         "carnet: {} {flows}, {} up, {} down{}{}{}",
@@ -146,7 +153,9 @@ impl fmt::Display for Bytes {
 
 /// What others have chosen must not steer the terminal.
 fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() || is_invisible(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() || is_invisible(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 /// Characters that change the direction of what follows, or take no room.
