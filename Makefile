@@ -23,7 +23,7 @@ KERNEL_TESTS := $(filter-out foreign examples,$(notdir $(basename $(wildcard e2e
 .PHONY: help build demo
 help: ## what you are reading
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
+		/^[a-z0-9.-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 build: deps-build ## the command, optimised: target/release/carnet
 	$(CARGO) build --release $(LOCKED) -p carnet-cli
@@ -56,6 +56,12 @@ test-examples: root-test-examples deps-test debug ## root: the services in Rust,
 tiers:
 	@echo $(TIERS)
 
+##@ Test in another kernel
+KERNEL_6_1_TESTS := chain
+.PHONY: test-kernel-6.1
+test-kernel-6.1: deps-vm ## the kernel of Debian 12, emulated: end to end there
+	scripts/test-kernel.sh 6.1 $(KERNEL_6_1_TESTS)
+
 ##@ Check
 .PHONY: lint audit docs-check leftovers fmt
 lint: deps-build deps-lint ## formatting, clippy, shellcheck; warnings are errors
@@ -77,7 +83,7 @@ leftovers: ## root: nothing of Carnet's is left in the kernel
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
-.PHONY: debug deps-build deps-test deps-demo deps-lint deps-audit
+.PHONY: debug deps-build deps-test deps-demo deps-vm deps-lint deps-audit
 debug: deps-build
 	$(CARGO) build $(LOCKED) -p carnet-cli
 
@@ -87,6 +93,8 @@ deps-test:
 	@scripts/install-deps.sh build test
 deps-demo:
 	@scripts/install-deps.sh build demo
+deps-vm:
+	@scripts/install-deps.sh build vm
 deps-lint:
 	@scripts/install-deps.sh lint
 deps-audit:

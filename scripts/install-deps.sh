@@ -5,6 +5,7 @@
 #   build   compilers and headers
 #   test    the foreign programs which the tests run: HAProxy, redsocks, mitmproxy, clients in four languages
 #   demo    what `make demo` shows
+#   vm      an emulator, for tests in another kernel
 #   lint    shellcheck
 #   audit   cargo-deny, built from source (about a minute), below the target directory
 #
@@ -19,7 +20,7 @@ readonly TOOLS
 export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
 
 main() {
-    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|test|demo|lint|audit..."
+    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|test|demo|vm|lint|audit..."
     local group wanted="" choices=()
     for group in "$@"; do
         wanted+=$(needs "$group")$'\n' || exit 1
@@ -78,9 +79,18 @@ needs() {
 		command openssl openssl
 		command python3 python3
 	NEEDS
+    vm) cat <<-'NEEDS' ;;
+		command qemu-system-x86_64 qemu-system-x86
+		command busybox busybox-static
+		command cpio cpio
+		command depmod kmod
+		command dpkg-deb dpkg
+		command ip iproute2
+		command nft nftables
+	NEEDS
     lint) echo "command shellcheck shellcheck" ;;
     audit) ;;
-    *) die "$1: no such group; there are build, test, demo, lint and audit" ;;
+    *) die "$1: no such group; there are build, test, demo, vm, lint and audit" ;;
     esac
 }
 

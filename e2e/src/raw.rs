@@ -56,6 +56,15 @@ pub fn disconnect(socket: &impl AsFd) -> Result<(), i32> {
     if result == 0 { Ok(()) } else { Err(errno()) }
 }
 
+/// Bytes that were sent and that the other side has not acknowledged (`SIOCOUTQ`), its FIN included.
+pub fn unacknowledged(socket: &impl AsFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, for it is borrowed, and the kernel writes one integer.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    bytes.try_into().expect("a count")
+}
+
 /// Does something on a thread that is [`NOBODY`] and has no capability. The rest of the process stays what it is.
 pub fn as_nobody<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     let nobody = || {

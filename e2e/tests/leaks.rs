@@ -152,7 +152,7 @@ impl<'a> Leaks<'a> {
 
         self.assert_all_handed_over(counters);
         let now = self.sandbox.engine.counters().expect("readable");
-        assert_eq!(now[COUNT_EVENTS_LOST as usize], 0, "so the tally is whole");
+        assert_eq!(now[COUNT_EVENTS_LOST], 0, "so the tally is whole");
         assert_eq!(self.tally.refused, 0);
         assert_eq!(self.tally.decided, self.tally.ended, "the end of each connection is told once");
         println!("{} connections, {} hops: {:?}", round.total(), self.tally.decided, start.elapsed());
@@ -183,7 +183,7 @@ impl<'a> Leaks<'a> {
     }
 
     fn service_killed(&mut self, count: usize) {
-        for index in 0..2 {
+        for (index, mode) in MODES.into_iter().enumerate() {
             let mut load = self.start_load("hold", count / 2, self.destinations);
             assert_eq!(load.line(), "held");
             self.services[index].process.kill();
@@ -196,7 +196,7 @@ impl<'a> Leaks<'a> {
             }
             self.wait_for(&mut load);
             self.assert_nothing_left("service killed");
-            self.restart(index, MODES[index]);
+            self.restart(index, mode);
         }
     }
 
@@ -217,10 +217,14 @@ impl<'a> Leaks<'a> {
     fn never_established(&mut self, count: usize) {
         self.services[0].process.kill();
         self.restart(0, "deaf");
+        let before = self.sandbox.engine.counters().expect("readable");
         let mut load = self.start_load("abandon", count, self.destinations);
         assert_eq!(load.line(), "held");
         let open = self.sandbox.engine.open_handovers().expect("readable");
         assert!(open > count / 2 && open < count, "{open} of {count} wait for the listener");
+        let now = self.sandbox.engine.counters().expect("readable");
+        let since = [COUNT_REDIRECTED, COUNT_HANDED_OVER].map(|counter| (now[counter] - before[counter]) as usize);
+        assert_eq!(since, [count, count - open], "what was not taken over waits");
         load.go_on();
         self.wait_for(&mut load);
         until(
@@ -284,10 +288,10 @@ impl<'a> Leaks<'a> {
     fn assert_all_handed_over(&self, before: [u64; COUNTERS]) {
         let now = self.sandbox.engine.counters().expect("readable");
         let mut since: Vec<u64> = now.iter().zip(before).map(|(now, before)| now - before).collect();
-        assert!(since[COUNT_REDIRECTED as usize] > 0);
-        assert_eq!(since[COUNT_REDIRECTED as usize], since[COUNT_HANDED_OVER as usize]);
-        since[COUNT_REDIRECTED as usize] = 0;
-        since[COUNT_HANDED_OVER as usize] = 0;
+        assert!(since[COUNT_REDIRECTED] > 0);
+        assert_eq!(since[COUNT_REDIRECTED], since[COUNT_HANDED_OVER]);
+        since[COUNT_REDIRECTED] = 0;
+        since[COUNT_HANDED_OVER] = 0;
         assert_eq!(since, [0; COUNTERS], "nothing lost, nowhere without room");
     }
 }

@@ -6,8 +6,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 
+use carnet::Redirect;
 use carnet_abi::{EVENT_CONNECT, Event, VERDICT_PASS, VERDICT_REDIRECT};
-use carnet_e2e::sockets::connect;
+use carnet_e2e::sockets::{accept, assert_joined, connect, is_idle, listen};
 use carnet_e2e::{Relay, Sandbox};
 use carnet_policy::{Provider, Service};
 
@@ -58,6 +59,38 @@ fn hops_of_mixed_families() {
     // Alternating, whatever the dice say.
     chains.pass(v6, &[(0, OnlyV4), (1, OnlyV6), (2, OnlyV4), (3, OnlyV6), (4, OnlyV4)]);
     chains.pass(v6, &[(4, OnlyV6), (3, OnlyV4), (2, OnlyV6), (1, OnlyV4)]);
+}
+
+/// A flow keeps the floor it had, so it does not meet a service twice because the order was turned around under it.
+#[test]
+fn ranks_change_under_a_live_flow() {
+    let mut sandbox = Sandbox::new();
+    let server = listen("127.0.0.1:0");
+    let destination = server.local_addr().unwrap();
+    let [first, second, third] = [(); 3].map(|()| sandbox.service(Service::Aware));
+    let (mut client, mut at_first) = sandbox.arrive(&first, destination);
+    let to_second = sandbox.in_service(first.index, || Redirect::of(&at_first).dial()).expect("dial");
+    let at_second = accept(&second.listeners[0]);
+
+    // The second service was at rank 20 when it got the flow and is at 1 when it goes on: the first is above it now.
+    for (provider, rank) in sandbox.policy.providers.iter_mut().zip([5, 1, 40]) {
+        provider.rank = rank;
+    }
+    sandbox.apply();
+    let to_third = sandbox.in_service(second.index, || Redirect::of(&at_second).dial()).expect("dial");
+    let at_third = accept(&third.listeners[0]);
+    let flow = Redirect::of(&at_third).flow().unwrap();
+    assert_eq!(flow.chain().iter().map(|hop| hop.handle).collect::<Vec<_>>(), [1, 2, 3]);
+    let mut onward = sandbox.in_service(third.index, || Redirect::of(&at_third).dial()).expect("dial");
+    let mut last = accept(&server);
+    assert_joined(&mut onward, &mut last);
+    assert!([&first, &second, &third].iter().all(|service| service.listeners.iter().all(is_idle)));
+
+    // A flow that begins now goes by the new order.
+    let (_client, at_second) = sandbox.arrive(&second, destination);
+    assert_eq!(Redirect::of(&at_second).flow().unwrap().depth(), 1);
+    assert_joined(&mut client, &mut at_first);
+    drop((to_second, to_third));
 }
 
 /// Where a service listens, as the policy knows it.

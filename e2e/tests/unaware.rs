@@ -7,7 +7,7 @@ use std::process::Command;
 
 use carnet::{Flow, Redirect};
 use carnet_abi::{COUNT_NOT_INFERRED, EVENT_CONNECT, Event, ORIGIN_INFERRED, VERDICT_PASS, VERDICT_REDIRECT};
-use carnet_e2e::sockets::{accept, assert_joined, connect, is_idle, listen, until};
+use carnet_e2e::sockets::{accept, assert_joined, connect, is_idle, listen, stream, until};
 use carnet_e2e::{Relay, Sandbox, raw};
 use carnet_policy::Service;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -180,10 +180,10 @@ fn its_own_connections() {
     assert_eq!(decided.count(), 1 + 2 + 1);
 }
 
-/// A socket that is used again must not keep what was inferred for it before.
+/// Neither what the service holds no more, nor what was inferred for a socket's connection before this one.
 #[test]
 fn nothing_inferred_outlives_its_connection() {
-    let scene = Scene::new();
+    let mut scene = Scene::new();
     let (client, accepted) = scene.sandbox.arrive(&scene.unaware, scene.destination);
     let (flow, onward) = scene.go_on(scene.destination);
     assert!(flow.origin().inferred);
@@ -192,6 +192,28 @@ fn nothing_inferred_outlives_its_connection() {
     let (flow, _onward) = scene.go_on(scene.destination);
     assert!(!flow.origin().inferred && !flow.origin().ambiguous, "no flow is held any more");
     assert_eq!(handles(&flow), [2]);
+
+    // Nobody but the unaware service, so that it feels the refusal and may use its socket again.
+    scene.sandbox.policy.providers.truncate(1);
+    scene.sandbox.apply();
+    scene.sandbox.events();
+    let refusing = stream(scene.destination);
+    refusing.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
+    let refusing = refusing.local_addr().expect("bound");
+    let (_client, accepted) = scene.sandbox.arrive(&scene.unaware, refusing.as_socket().expect("IPv4"));
+    scene.sandbox.in_service(scene.unaware.index, || {
+        let socket = stream(scene.destination);
+        socket.connect(&refusing).expect_err("nobody listens");
+        socket.connect(&scene.destination.into()).expect("connect");
+    });
+    let events = scene.sandbox.events();
+    let decided: Vec<_> =
+        events.iter().filter(|event| event.kind == EVENT_CONNECT).map(|event| &event.record).collect();
+    assert_eq!([1, 2].map(|i| decided[i].origin.flags), [ORIGIN_INFERRED, 0]);
+    assert_eq!(decided[0].flow, decided[1].flow);
+    assert_ne!(decided[0].flow, decided[2].flow);
+    assert_eq!(decided.len(), 3);
+    drop(accepted);
 }
 
 #[test]

@@ -164,8 +164,23 @@ static long attempt_once(__u32 round, void *data)
 /* Is this address one of this host's, so that a wildcard listener answers there? */
 static __always_inline bool is_local(const struct carnet_addr *addr)
 {
-	return ip_is_loopback(addr->ip) || ip_is_unspecified(addr->ip) ||
-	       bpf_map_lookup_elem(&carnet_local, addr->ip);
+	return ip_is_loopback(addr->ip) || bpf_map_lookup_elem(&carnet_local, addr->ip);
+}
+
+/* Puts in what the kernel takes an unspecified destination for: 0.0.0.0 is the address to which the socket is bound. */
+static __always_inline void unspecified_means(struct bpf_sock_addr *ctx, __u8 ip[16])
+{
+	__be32 loopback = bpf_htonl(0x7f000001), bound = 0;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (sk)
+		bound = sk->src_ip4;
+	if (ip_is_v4(ip))
+		ip_from_v4(ip, bound ? bound : loopback);
+	else if (sk && !sk->src_ip6[0] && !sk->src_ip6[1] && sk->src_ip6[2] == V4_MAPPED_WORD)
+		ip_from_v4(ip, loopback);
+	else
+		ip_from_v6(ip, 0, 0, 0, bpf_htonl(1));
 }
 
 /* Index of the provider whose listener the application dialled itself, by whatever local address, or CARNET_NONE. */
@@ -181,17 +196,13 @@ __noinline int carnet_dialled_listener(struct bpf_sock_addr *ctx, const struct c
 		return CARNET_NONE;
 	/* A copy, because Linux 6.1 takes no map key out of a global function's argument. */
 	key.at = *remote;
+	if (ip_is_unspecified(key.at.ip))
+		unspecified_means(ctx, key.at.ip);
 	exact = bpf_map_lookup_elem(&carnet_listeners, &key);
 	if (exact)
 		return owning_provider(*exact);
 	if (!is_local(&key.at))
 		return CARNET_NONE;
-	if (ip_is_unspecified(key.at.ip)) {
-		if (ip_is_v4(key.at.ip))
-			ip_from_v4(key.at.ip, bpf_htonl(0x7f000001));
-		else
-			ip_from_v6(key.at.ip, 0, 0, 0, bpf_htonl(1));
-	}
 	return owning_provider(carnet_listener_at(ctx, &key.at, slot) & on_port);
 }
 
@@ -220,6 +231,7 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 	struct carnet_sock *sock = attempt->sock;
 	struct carnet_records *record = &sock->flow.record;
 	int found = FLIGHT_NONE;
+	__u32 ifindex;
 
 	if (sock->flags & SOCK_RECORD) {
 		record_rewind(record, sock->base, sock->base_floor);
@@ -240,8 +252,10 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 	}
 	if (found == FLIGHT_NONE && !governed)
 		return false;
-	record_begin(record, config, attempt->ctx, &question->remote, attempt->family, attempt->ctx->sk->bound_dev_if,
-		     now);
+	ifindex = attempt->ctx->sk->bound_dev_if;
+	if (ifindex == NOWHERE_IFINDEX)
+		ifindex = 0;
+	record_begin(record, config, attempt->ctx, &question->remote, attempt->family, ifindex, now);
 	if (found == FLIGHT_AMBIGUOUS)
 		record->origin.flags |= CARNET_ORIGIN_AMBIGUOUS;
 	sock->base = 0;
@@ -301,10 +315,11 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 	struct carnet_question *question = &attempt->question;
 	struct carnet_sock *sock = attempt->sock;
 	__u32 i = question->provider, filter = 0;
+	__u32 bound = attempt->ctx->sk->bound_dev_if;
 	int unbound = 0;
 
-	if (question->verdict == CARNET_VERDICT_REDIRECT && attempt->ctx->sk->bound_dev_if > LOOPBACK_IFINDEX) {
-		/* Only the loopback device leads to the listener. The record has kept the interface. */
+	if ((question->verdict == CARNET_VERDICT_REDIRECT && bound > LOOPBACK_IFINDEX) || bound == NOWHERE_IFINDEX) {
+		/* Only the loopback device leads to the listener; the record has kept the interface. Or it was cut off. */
 		if (bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &unbound, sizeof(unbound)))
 			answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
 	}

@@ -53,7 +53,7 @@ static __always_inline void tuple_of(struct carnet_tuple *tuple, __u64 netns, co
  */
 static __always_inline void sockops_cut_off(struct bpf_sock_ops *ctx)
 {
-	int nowhere = 0x7fffffff;
+	int nowhere = NOWHERE_IFINDEX;
 
 	bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &nowhere, sizeof(nowhere));
 }

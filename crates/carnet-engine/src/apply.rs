@@ -25,10 +25,13 @@ struct ListenerKey {
     slot: u32,
 }
 
-/// The twins of this file, for the test that compares them with the kernel object's BTF: C name, size, and each field
-/// with its offset and size.
+/// C name, size, and each field with its offset and size.
 #[doc(hidden)]
-pub const PRIVATE_TWINS: &[(&str, usize, &[(&str, usize, usize)])] = &[
+pub type Twin = (&'static str, usize, &'static [(&'static str, usize, usize)]);
+
+/// The twins of this file, for the test that compares them with the kernel object's BTF.
+#[doc(hidden)]
+pub const PRIVATE_TWINS: &[Twin] = &[
     (
         "carnet_owner_key",
         size_of::<OwnerKey>(),

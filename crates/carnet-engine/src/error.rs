@@ -54,6 +54,10 @@ impl Error {
         Self { kind, what: what.into(), source: Some(Box::new(source)) }
     }
 
+    pub(crate) fn without_privilege(self) -> Self {
+        Self { kind: ErrorKind::NoPrivilege, ..self }
+    }
+
     pub(crate) fn missing(what: impl Into<String>, detail: String, source: libbpf_rs::Error) -> Self {
         Self { kind: ErrorKind::MissingFeature(detail), what: what.into(), source: Some(Box::new(source)) }
     }

@@ -19,7 +19,7 @@ mod listeners;
 mod load;
 
 #[doc(hidden)]
-pub use apply::PRIVATE_TWINS;
+pub use apply::{PRIVATE_TWINS, Twin};
 pub use error::{Error, ErrorKind};
 pub use events::EventReader;
 pub use listeners::{Listener, listeners};

@@ -218,13 +218,25 @@ fn open() -> Result<OpenObject, Error> {
 fn load(open: OpenObject) -> Result<Object, Error> {
     open.load().map_err(|error| {
         let what = "cannot load the kernel program";
-        match error.kind() {
-            libbpf_rs::ErrorKind::PermissionDenied if !nix::unistd::Uid::effective().is_root() => {
-                Error::bpf(what, error)
-            }
-            _ => Error::missing(what, cause_in_log().unwrap_or_else(|| "the kernel gave no reason".into()), error),
+        match missing_capabilities() {
+            Some(missing) => Error::bpf(format!("{what}: the process lacks {missing}"), error).without_privilege(),
+            None => Error::missing(what, cause_in_log().unwrap_or_else(|| "the kernel gave no reason".into()), error),
         }
     })
+}
+
+/// Those of the capabilities the engine needs which this process does not have. In a container root may lack them, and
+/// the loader then reports a missing feature, because its probes fail too.
+fn missing_capabilities() -> Option<String> {
+    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    const CAP_SYS_ADMIN: u32 = 21; // stands for the last two
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    let effective = u64::from_str_radix(effective.trim(), 16).ok()?;
+    let has = |bit: u32| effective >> bit & 1 == 1;
+    let missing = NEEDED.iter().filter(|&&(_, bit)| !has(bit) && (bit < 38 || !has(CAP_SYS_ADMIN)));
+    let names = missing.map(|&(name, _)| name).collect::<Vec<_>>();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// libbpf writes its reasons to a callback, never into its errors. The callback is process-wide and has no argument, so

@@ -109,7 +109,7 @@ fn compare_numbers(btf: &Btf<'_>, name: &str, twin: &[(&str, u64)]) -> Result<()
 }
 
 /// C name, size and fields of every twin in `carnet-abi`.
-const TWINS: &[(&str, usize, &[(&str, usize, usize)])] = &[
+const TWINS: &[carnet_engine::Twin] = &[
     ("carnet_addr", size_of::<abi::Address>(), abi::Address::FIELDS),
     ("carnet_origin", size_of::<abi::Origin>(), abi::Origin::FIELDS),
     ("carnet_hop", size_of::<abi::Hop>(), abi::Hop::FIELDS),

@@ -1,4 +1,5 @@
 //! What an idle flow costs. One test, for memory is the process's.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::{fs, io, net};
 

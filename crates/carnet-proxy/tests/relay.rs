@@ -1,4 +1,5 @@
 //! The relay between two real pairs of sockets. The client and the origin are the test's; the relay has the ends between.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::{
     future::Future,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Listener, listeners};
 
 use crate::inspect::Message;
 use crate::run::identity::Identity;
-use crate::run::plan::{Through, with_port};
+use crate::run::plan::with_port;
 use crate::run::reports::Reports;
 use crate::run::wait::{describe, pidfd_of};
 use crate::{child, exec, inspect, run};
@@ -40,8 +40,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts it in a cgroup of its own. `through` is not an address.
-    pub fn start(name: &str, through: &Through, cgroup: Cgroup, identity: &Identity, verbose: bool) -> Result<Self> {
+    /// Starts it in a cgroup of its own: these words, or without them the built-in service.
+    pub fn start(
+        name: &str,
+        words: Option<&[String]>,
+        cgroup: Cgroup,
+        identity: &Identity,
+        verbose: bool,
+    ) -> Result<Self> {
         let place = child::Place {
             cgroup: cgroup.path().into(),
             parent: std::process::id().cast_signed(),
@@ -50,14 +56,12 @@ impl Service {
             many_files: true,
         };
         let mut command = Command::new(run::SELF);
-        let mut port = None;
-        match through {
-            Through::Command(words) => {
-                let free = free_port()?;
-                port = Some(free);
-                command.arg(exec::NAME).args(place.arguments()).arg("--").args(with_port(words, free));
+        let port = words.map(|_| free_port()).transpose()?;
+        match (words, port) {
+            (Some(words), Some(port)) => {
+                command.arg(exec::NAME).args(place.arguments()).arg("--").args(with_port(words, port));
             }
-            Through::Inspect | Through::Address(_) => {
+            _ => {
                 let place = child::Place { uid: Some(child::NOBODY), gid: Some(child::NOBODY), ..place };
                 command.arg(inspect::NAME).args(place.arguments());
             }
@@ -180,17 +184,16 @@ pub fn addresses_of(listener: &Listener) -> Vec<SocketAddr> {
 /// A port that is free in both families. Somebody may take it before the service does; then the service says so, and
 /// nothing is sent to the other one, which is not the owner.
 fn free_port() -> Result<u16> {
-    let failed = "cannot find a free port";
-    let mut last = None;
     for _ in 0..ATTEMPTS {
-        let v4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context(failed)?;
-        let port = v4.local_addr().context(failed)?.port();
+        let v4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot find a free port")?;
+        let port = v4.local_addr().context("cannot find a free port")?.port();
         match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => last = Some(error),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            // Free, or a host without IPv6.
             _ => return Ok(port),
         }
     }
-    Err(anyhow::Error::msg(failed).context(format!("{last:?}")))
+    bail!("no port is free on both 127.0.0.1 and ::1")
 }
 
 /// The newest lines of a process's output.

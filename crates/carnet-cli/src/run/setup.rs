@@ -60,23 +60,21 @@ impl Setup<'_> {
                 Through::Inspect | Through::Command(_) => None,
             });
         }
-        for ((place, (service, name)), found) in through.iter().zip(names(through)).enumerate().zip(found) {
-            let (records, listeners, cgroup) = match (service, &found) {
-                (Through::Address(address), Some(cgroup)) => {
-                    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-                    (Records::Unaware, vec![address], cgroup)
-                }
-                _ => {
-                    let cgroup = self.services.child(&place.to_string())?;
-                    let started = Service::start(&name, service, cgroup, self.identity, self.arguments.verbose)?;
-                    services.started.push(started);
-                    let records = if *service == Through::Inspect { Records::Aware } else { Records::Unaware };
-                    let Some(started) = services.started.last() else { continue };
-                    (records, Vec::new(), started.cgroup())
-                }
+        for (place, ((service, name), found)) in through.iter().zip(names(through)).zip(found).enumerate() {
+            let start = |words| {
+                let cgroup = self.services.child(&place.to_string())?;
+                Service::start(&name, words, cgroup, self.identity, self.arguments.verbose)
             };
+            let (started, records, listeners) = match service {
+                Through::Inspect => (Some(start(None)?), Records::Aware, Vec::new()),
+                Through::Command(words) => (Some(start(Some(words))?), Records::Unaware, Vec::new()),
+                Through::Address(address) => (None, Records::Unaware, vec![canonical(*address)]),
+            };
+            // One or the other.
+            let Some(cgroup) = started.as_ref().map(Service::cgroup).or(found.as_ref()) else { continue };
             let owner = Owner::Cgroup { id: cgroup.id(), level: cgroup.level() };
             services.ready.push(Ready { name, service: records, owner, listeners });
+            services.started.extend(started);
             services.outside.extend(found);
         }
         check_apart(&services.outside)?;
@@ -127,6 +125,11 @@ impl Setup<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// IPv4-mapped addresses as IPv4 ones.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Services in one cgroup, or one in another's, would own each other's connections.
