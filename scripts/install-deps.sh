@@ -87,6 +87,7 @@ needs() {
 		command dpkg-deb dpkg
 		command ip iproute2
 		command nft nftables
+		command iptables-legacy iptables
 	NEEDS
     lint) echo "command shellcheck shellcheck" ;;
     audit) ;;

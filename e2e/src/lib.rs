@@ -6,7 +6,11 @@
 //! therefore run one after the other, which a lock sees to.
 #![deny(unsafe_code)]
 
+pub mod command;
+pub mod flow_log;
 pub mod netns;
+pub mod origin;
+pub mod programs;
 #[allow(unsafe_code, reason = "calls with arguments that no safe interface lets through")]
 pub mod raw;
 mod relay;
@@ -15,5 +19,5 @@ mod scene;
 pub mod sockets;
 
 pub use relay::{Relay, Running};
-pub use sandbox::{Sandbox, Service, redirect_all};
+pub use sandbox::{Sandbox, Service, enter, redirect_all};
 pub use scene::{Scene, set_records};

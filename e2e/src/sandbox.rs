@@ -265,7 +265,7 @@ fn dialled(bound: SocketAddr) -> SocketAddr {
 }
 
 /// A shell joins the cgroup and becomes the program, so that its every socket is made there.
-fn enter(cgroup: &Cgroup, program: &str) -> Command {
+pub fn enter(cgroup: &Cgroup, program: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg("echo $$ > \"$0\" && exec \"$@\"").arg(cgroup.path().join("cgroup.procs")).arg(program);
     command

@@ -39,7 +39,7 @@ __noinline int carnet_listener_at(struct bpf_sock_addr *ctx, const struct carnet
 	if (!sk)
 		return found;
 	if (sk->state == BPF_TCP_LISTEN)
-		found = owned_sock(sk, slot);
+		found = owned_listener(sk, slot);
 	bpf_sk_release(sk);
 	return found;
 }
@@ -78,12 +78,15 @@ static __always_inline bool reaches(struct bpf_sock_addr *ctx, __u32 family, boo
 	return sock && !BPF_CORE_READ_BITFIELD_PROBED(sock, __sk_common.skc_ipv6only);
 }
 
-/* A search for a provider's listener. Plain data, so that the function below is verified once and not at every call. */
+/*
+ * A search for a provider's listener. Plain data, so that the function below is verified once and not at every call;
+ * short fields, because stack is scarce (see carnet_connect()).
+ */
 struct search {
-	__u32              slot;
-	__u32              provider;
-	__u32              family; /* of the socket */
-	__u32              v4;     /* the destination is IPv4 */
+	__u16              slot;
+	__u16              provider;
+	__u16              family; /* of the socket */
+	__u16              v4;     /* the destination is IPv4 */
 	struct carnet_addr found;
 };
 
@@ -303,6 +306,8 @@ static __always_inline void sock_end_unsent(struct carnet_sock *sock, __u64 cook
 	event_record(event, &sock->flow.record);
 	event->remote = sock->flow.remote;
 	event->verdict = sock->verdict;
+	event->handle = sock->flow.handle;
+	event->dialer = sock->dialer;
 	event->base = sock->base;
 	event->how = CARNET_HOW_FAILED;
 	event->duration = now - sock->decided_at;
@@ -330,7 +335,6 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 	if (question->verdict == CARNET_VERDICT_PASS || i >= CARNET_MAX_PROVIDERS)
 		return 0;
 	sock->flags |= SOCK_HANDS_OVER;
-	sock->flow.context = 0;
 	if (question->verdict == CARNET_VERDICT_REDIRECT) {
 		sock->flags |= SOCK_REDIRECTED;
 		if (question->rule < CARNET_MAX_RULES) {
@@ -349,8 +353,8 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
  * errno with which it fails.
  *
  * Stack is scarce here. The longest chain of calls is this, attempt_once(), carnet_listener_of(), carnet_listener_at(),
- * carnet_owned_by_cgroup(), and together they have 512 bytes, where Linux 6.1 rounds each frame up to 32 bytes.
- * So nothing is held twice, and what is needed only for a while has a frame of its own (__noinline).
+ * carnet_owned_by_group(), carnet_owned_by_cgroup(), and together they have 512 bytes, where Linux 6.1 rounds each frame
+ * up to 32 bytes. So nothing is held twice, and what is needed only for a while has a frame of its own (__noinline).
  */
 static __always_inline int carnet_connect(struct attempt *attempt)
 {
@@ -391,9 +395,13 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	if (sock->flags & SOCK_INFERRED)
 		sock->flags = 0;
 	sock->flags &= SOCK_RECORD;
-	if (!attempt_record(attempt, config, governed, now))
+	question->listener = carnet_dialled_listener(ctx, remote, question->slot);
+	/* A service's connection without a record is not ours, unless it leads to a listener: that could go on for ever. */
+	if (!attempt_record(attempt, config, governed || question->listener != CARNET_NONE, now))
 		return 0;
 	sock->flow.remote = *remote;
+	sock->flow.handle = 0;
+	sock->flow.context = 0;
 	sock->decided_at = now;
 	sock->dialer = 0;
 	if (question->dialer < CARNET_MAX_PROVIDERS)
@@ -401,7 +409,6 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	question->has_record = !!(sock->flags & SOCK_RECORD);
 	question->depth = sock->base;
 	question->floor = record_floor(&sock->flow.record);
-	question->listener = carnet_dialled_listener(ctx, remote, question->slot);
 
 	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
 		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_KERNEL);

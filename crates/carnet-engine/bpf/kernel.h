@@ -72,11 +72,19 @@ typedef struct {
 	__u32 val;
 } kuid_t;
 
+struct sock_reuseport;
+
 struct sock {
 	struct sock_common      __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
+	struct sock_reuseport  *sk_reuseport_cb;
 	int                     sk_err;
 	kuid_t                  sk_uid;
+};
+
+struct sock_reuseport {
+	__u16        num_socks;
+	struct sock *socks[];
 };
 
 struct tcp_sock {

@@ -81,6 +81,36 @@ static __always_inline __u32 owned_sock(void *sk, __u32 slot)
 				      slot);
 }
 
+#define GROUP_MEMBERS 128 /* a larger group counts as a stranger's, since not all of it is looked at */
+
+/* Of all listeners that share a port with SO_REUSEPORT (a kernel address): who owns every one of them. */
+__noinline int carnet_owned_by_group(__u64 address, __u32 slot)
+{
+	struct sock_reuseport *group = (struct sock_reuseport *)address;
+	__u32 members = BPF_CORE_READ(group, num_socks), owned = ~0U;
+
+	if (members > GROUP_MEMBERS)
+		return 0;
+	for (__u32 i = 0; i < GROUP_MEMBERS && i < members; i++) {
+		struct sock *sock = NULL;
+
+		bpf_core_read(&sock, sizeof(sock), &group->socks[i]);
+		owned &= carnet_owned_by_cgroup((__u64)BPF_CORE_READ(sock, sk_cgrp_data.cgroup),
+						BPF_CORE_READ(sock, sk_uid.val), slot);
+	}
+	return owned;
+}
+
+/* Of a listener: the kernel may give a connection to any that shares its port, so all must be somebody's. */
+static __always_inline __u32 owned_listener(void *sk, __u32 slot)
+{
+	__u32 owned = owned_sock(sk, slot);
+	struct sock *sock = kernel_sock(sk);
+	__u64 group = sock ? (__u64)BPF_CORE_READ(sock, sk_reuseport_cb) : 0;
+
+	return group ? owned & carnet_owned_by_group(group, slot) : owned;
+}
+
 /* Is the socket's cgroup another than the caller's? */
 static __always_inline bool made_elsewhere(void *sk)
 {

@@ -1,5 +1,6 @@
 //! The Rust twins against the BTF of the kernel object: every struct's fields, offsets and sizes, and every number.
 //! Needs no privilege.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::path::Path;
 

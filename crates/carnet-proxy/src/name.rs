@@ -5,8 +5,8 @@ use self::{http::Head, tls::Hello};
 
 /// Reads the name for which a connection is from the first bytes its client sends, as they pass.
 ///
-/// What it finds depends on the bytes alone, not on how they are cut. It gives up after [`NameReader::LIMIT`] bytes, and
-/// at once where they are neither TLS nor HTTP/1; then it keeps no memory.
+/// What it finds depends on the bytes alone, not on how they are cut. It gives up after [`NameReader::LIMIT`] bytes,
+/// and at once where they are neither TLS nor HTTP/1; then it keeps no memory.
 #[derive(Debug, Default)]
 pub struct NameReader {
     state: State,

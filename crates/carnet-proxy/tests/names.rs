@@ -92,14 +92,22 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn real_hellos_in_any_pieces(client in 0..CLIENTS.len(), records in vec(1..400_usize, 1..4), pieces in vec(1..200_usize, 1..20)) {
+    fn real_hellos_in_any_pieces(
+        client in 0..CLIENTS.len(),
+        records in vec(1..400_usize, 1..4),
+        pieces in vec(1..200_usize, 1..20),
+    ) {
         let (name, hello, _) = CLIENTS[client];
         let found = read_in_pieces(&in_records(hello, &records), &pieces).map(|found| found.name);
         prop_assert_eq!(found, Some(Name::Sni(name.into())));
     }
 
     #[test]
-    fn requests_in_any_pieces(name in "[a-z]{1,20}\\.example", fields in vec(("[A-Za-z]{1,9}", "[ -~]{0,40}"), 0..9), pieces in vec(1..60_usize, 1..20)) {
+    fn requests_in_any_pieces(
+        name in "[a-z]{1,20}\\.example",
+        fields in vec(("[A-Za-z]{1,9}", "[ -~]{0,40}"), 0..9),
+        pieces in vec(1..60_usize, 1..20),
+    ) {
         let mut request = "GET / HTTP/1.1\r\n".to_owned();
         for (field, value) in fields {
             request += &format!("X-{field}: {value}\r\n");

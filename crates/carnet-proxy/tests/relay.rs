@@ -1,4 +1,5 @@
-//! The relay between two real pairs of sockets. The client and the origin are the test's; the relay has the ends between.
+//! The relay between two real pairs of sockets. The client and the origin are the test's; the relay has the ends
+//! between.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::{
@@ -148,7 +149,8 @@ async fn a_reset_is_a_reset_at_the_other_side() {
     }
 }
 
-/// A server that answers without reading all of the question and closes: its kernel resets. The answer must come through.
+/// A server that answers without reading all of the question and closes: its kernel resets. The answer must come
+/// through.
 #[tokio::test]
 async fn what_was_sent_before_a_reset_arrives() {
     within(async {

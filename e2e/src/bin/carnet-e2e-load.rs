@@ -10,12 +10,14 @@
 //! | `reset` | a byte there and back, then a reset |
 //! | `refused` | nobody is at the destination: it ends with an error |
 //! | `hold` | a byte there and back; prints `held` when all are open, and waits until the other side ends each of them |
+//! | `together` | a byte there and back; prints `held` when all are open. Then, a line each time: a byte there and back again on all, `passed`; closes them all, `closed` |
+//! | `insist` | from 127.0.0.2, a byte there and back, then a reset; COUNT threads do so until they are killed, whatever happens |
 //! | `abandon` | connects without waiting; prints `held`, waits for a line, and closes them all |
 //! | `unanswered` | connects, sends a byte; prints `held`, waits for a line, and closes or resets them in turn |
 #![forbid(unsafe_code)]
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 use std::{env, thread};
 
@@ -43,6 +45,8 @@ fn main() -> Result<()> {
         "reset" => spread(count, &destinations, |to| Ok(reset(exchange(to, b'e')?)?)),
         "refused" => spread(count, &destinations, refused),
         "hold" => hold(turns.map(|to| exchange(to, b'e')).collect::<Result<_>>()?),
+        "together" => together(turns.map(|to| exchange(to, b'e')).collect::<Result<_>>()?),
+        "insist" => insist(count, &destinations),
         "abandon" => let_go(turns.map(abandon).collect::<Result<_>>()?, false),
         "unanswered" => let_go(turns.map(unanswered).collect::<Result<_>>()?, true),
         _ => bail!("no such kind: {kind}"),
@@ -73,11 +77,16 @@ fn open(to: SocketAddr) -> io::Result<TcpStream> {
 
 fn exchange(to: SocketAddr, word: u8) -> Result<TcpStream> {
     let mut stream = open(to).context("connect")?;
+    exchange_on(&mut stream, word)?;
+    Ok(stream)
+}
+
+fn exchange_on(stream: &mut TcpStream, word: u8) -> Result<()> {
     let mut answer = [0];
     stream.write_all(&[word])?;
     stream.read_exact(&mut answer).context("no answer")?;
     ensure!(answer == [word], "another answer");
-    Ok(stream)
+    Ok(())
 }
 
 fn answered(to: SocketAddr) -> Result<()> {
@@ -115,8 +124,18 @@ fn reset(stream: TcpStream) -> io::Result<()> {
 }
 
 fn held() -> io::Result<()> {
-    println!("held");
+    say("held")
+}
+
+fn say(word: &str) -> io::Result<()> {
+    println!("{word}");
     io::stdout().flush()
+}
+
+/// Waits until it is told to go on.
+fn next_line() -> Result<()> {
+    io::stdin().read_line(&mut String::new())?;
+    Ok(())
 }
 
 fn hold(streams: Vec<TcpStream>) -> Result<()> {
@@ -132,9 +151,45 @@ fn hold(streams: Vec<TcpStream>) -> Result<()> {
     Ok(())
 }
 
+fn together(mut streams: Vec<TcpStream>) -> Result<()> {
+    held()?;
+    next_line()?;
+    for (turn, stream) in streams.iter_mut().enumerate() {
+        exchange_on(stream, turn as u8).with_context(|| format!("connection {turn}"))?;
+    }
+    say("passed")?;
+    next_line()?;
+    drop(streams);
+    say("closed")?;
+    next_line()
+}
+
+/// Its own address gives it away where it is not redirected: what a service dials has another one.
+fn insist(threads: usize, destinations: &[SocketAddr]) -> ! {
+    let turn = |to: SocketAddr| -> Result<()> {
+        let socket = stream(to);
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_linger(Some(Duration::ZERO))?;
+        socket.bind(&SocketAddr::from((TELLTALE, 0)).into())?;
+        socket.connect(&to.into())?;
+        exchange_on(&mut socket.into(), b'e')
+    };
+    thread::scope(|scope| {
+        let insist = |to| loop {
+            // Refused, reset: as may be.
+            let _ = turn(to);
+        };
+        for thread in 0..threads {
+            let to = destinations[thread % destinations.len()];
+            scope.spawn(move || -> () { insist(to) });
+        }
+    });
+    unreachable!("its threads do not end")
+}
+
 fn let_go(sockets: Vec<Socket>, reset_some: bool) -> Result<()> {
     held()?;
-    io::stdin().read_line(&mut String::new())?;
+    next_line()?;
     for (turn, socket) in sockets.into_iter().enumerate() {
         if reset_some && turn % 2 == 0 {
             socket.set_linger(Some(Duration::ZERO))?;
@@ -143,5 +198,6 @@ fn let_go(sockets: Vec<Socket>, reset_some: bool) -> Result<()> {
     Ok(())
 }
 
+const TELLTALE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const WORKERS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,11 +1,12 @@
 //! Explicit proxies: a listener that applications may dial.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use carnet::{ErrorKind, Redirect, State};
 use carnet_abi::{
-    EVENT_CONNECT, Event, REASON_OWN_LISTENER, REASON_RULE, REASON_TERMINAL, VERDICT_DIRECT, VERDICT_PASS,
-    VERDICT_REDIRECT, VERDICT_REFUSE,
+    COUNT_STRANGERS, EVENT_CONNECT, EVENT_STRANGER, Event, REASON_OWN_LISTENER, REASON_RULE, REASON_TERMINAL,
+    VERDICT_DIRECT, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_REFUSE,
 };
 use carnet_e2e::sockets::{accept, assert_joined, connect, connect_on, is_idle, listen, stream};
 use carnet_e2e::{Sandbox, Service};
@@ -106,19 +107,30 @@ fn one_that_is_gone_refuses_by_itself() {
     assert_eq!(sandbox.engine.open_flights().unwrap(), 0);
 }
 
-/// Whoever took an explicit proxy's port gets no record.
+/// Nobody looks at the listener before an application dials an explicit proxy, but whoever took its port gets no record
+/// and hears nothing.
 #[test]
-fn a_stranger_in_its_place_gets_no_record() {
+fn a_stranger_in_its_place_is_cut_off() {
     let (mut sandbox, mut services) = two_direct();
     let proxy = services[0].listeners[0].local_addr().unwrap();
     services.remove(0);
     let stranger = sandbox.in_app(|| listen(&proxy.to_string()));
-    let (result, _) = sandbox.decided(|| connect(proxy));
-    if result.is_ok() {
-        let accepted = accept(&stranger);
-        let kind = Redirect::of(&accepted).records().expect_err("a stranger has the record").kind();
-        assert!(matches!(kind, ErrorKind::NotRedirected | ErrorKind::NoEngine), "{kind:?}");
-    }
+    sandbox.events();
+    let mut client = sandbox.in_app(|| connect(proxy)).expect("the handshake is the kernel's");
+    let mut accepted = accept(&stranger);
+    let events = sandbox.events_until(|event| event.kind == EVENT_STRANGER);
+    let event = events.last().unwrap();
+    assert_eq!((event.handle, event.remote.to_socket_addr()), (1, proxy));
+    assert_eq!(event.local.to_socket_addr(), proxy);
+    assert_eq!(event.record.depth, 1);
+    assert_eq!(sandbox.engine.counters().unwrap()[COUNT_STRANGERS], 1);
+
+    let kind = Redirect::of(&accepted).records().expect_err("a stranger has the record").kind();
+    assert!(matches!(kind, ErrorKind::NotRedirected | ErrorKind::NoEngine), "{kind:?}");
+    let _ = client.write_all(b"secret");
+    assert_eq!(client.read(&mut [0]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+    accepted.set_nonblocking(true).unwrap();
+    accepted.read(&mut [0; 8]).expect_err("a stranger heard something");
     assert_eq!(sandbox.engine.open_handovers().unwrap(), 0);
 }
 

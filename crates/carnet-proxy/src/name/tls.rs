@@ -6,7 +6,8 @@ use super::{Found, Name, Progress};
 
 /// A TLS ClientHello, which may be cut into any number of records, and those into any number of reads.
 ///
-/// rustls reads it with its server's own code. It is built without a provider of cryptography, so it can do no more here.
+/// rustls reads it with its server's own code. It is built without a provider of cryptography, so it can do no more
+/// here.
 #[derive(Default)]
 pub(super) struct Hello {
     acceptor: Acceptor,

@@ -1,4 +1,4 @@
-//! The service over loopback. What the kernel's records say is the end-to-end tests' subject; here a fixed answer stands in
+//! The service over loopback. What the kernel's records say is for the end-to-end tests; here a fixed answer stands in
 //! for them, and the connections on both sides are real.
 
 use std::{io, net::SocketAddr, time::Duration};

@@ -1,0 +1,186 @@
+//! Loading, attaching, applying and letting go, and what is said where that is not possible. Needs root.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+use std::{fs, io, process};
+
+use carnet_engine::cgroup::{Cgroup, Hierarchy};
+use carnet_engine::{Engine, ErrorKind, Options};
+use carnet_policy::{Action, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Service};
+use libbpf_rs::MapCore;
+use nix::errno::Errno;
+use nix::unistd::{Uid, seteuid};
+
+#[test]
+fn programs_stay_while_somebody_holds_their_links() {
+    let place = Place::new("links");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let destination = server.local_addr().unwrap();
+    let mut engine = Engine::load(&place.cgroup, &Options::default()).expect("the engine loads");
+    engine.apply(&block_all().compile(1).unwrap()).expect("apply");
+    place.connect(destination).expect("not attached yet");
+
+    engine.attach_services(&place.cgroup).expect("attach");
+    engine.attach_governed(&place.cgroup).expect("attach");
+    let refused = || place.connect(destination).expect_err("blocked").raw_os_error();
+    assert_eq!(refused(), Some(Errno::EACCES as i32));
+
+    let held: Vec<OwnedFd> = engine.link_fds().iter().map(|fd| fd.try_clone_to_owned().expect("dup")).collect();
+    drop(engine);
+    assert_eq!(refused(), Some(Errno::EACCES as i32), "somebody holds the links");
+    drop(held);
+    place.connect(destination).expect("nobody does");
+}
+
+#[test]
+fn a_policy_is_swapped_in_as_a_whole() {
+    let place = Place::new("swap");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let destination = server.local_addr().unwrap();
+    let mut engine = Engine::load(&place.cgroup, &Options::default()).expect("the engine loads");
+    engine.attach_governed(&place.cgroup).expect("attach");
+    for generation in 1..20 {
+        let mut policy = block_all();
+        if generation % 2 == 0 {
+            policy.default = HostAction::Permit;
+        }
+        engine.apply(&policy.compile(generation).unwrap()).expect("apply");
+        assert_eq!(place.connect(destination).is_ok(), generation % 2 == 0);
+    }
+}
+
+#[test]
+fn contexts_of_old_policies_make_room() {
+    let place = Place::new("contexts");
+    let mut engine = Engine::load(&place.cgroup, &Options::default()).expect("the engine loads");
+    for generation in 1..400 {
+        engine.apply(&with_contexts(7).compile(generation).unwrap()).expect("there is room");
+    }
+    let contexts = || engine.map_handle("carnet_contexts").unwrap().keys().count();
+    assert_eq!(contexts(), 14, "those of the policy in force and of the one before");
+}
+
+#[test]
+fn an_owner_too_deep_is_refused_and_the_policy_stays() {
+    let place = Place::new("deep");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut engine = Engine::load(&place.cgroup, &Options::default()).expect("the engine loads");
+    engine.attach_governed(&place.cgroup).expect("attach");
+    engine.apply(&block_all().compile(1).unwrap()).expect("apply");
+    let mut deep = with_contexts(1);
+    deep.providers[0].owners = vec![Owner::Cgroup { id: 77, level: 12 }];
+    let error = engine.apply(&deep.compile(2).unwrap()).expect_err("too deep");
+    assert_eq!(*error.kind(), ErrorKind::Policy);
+    assert_one_line(&error, &["12 levels"]);
+    place.connect(server.local_addr().unwrap()).expect_err("the old policy is in force");
+}
+
+#[test]
+fn without_privilege_it_says_so() {
+    let place = Place::new("nobody");
+    seteuid(Uid::from_raw(65534)).expect("root may");
+    let result = Engine::load(&place.cgroup, &Options::default());
+    seteuid(Uid::from_raw(0)).expect("root may");
+    let error = result.err().expect("nobody may not load programs");
+    assert_eq!(*error.kind(), ErrorKind::NoPrivilege);
+    assert_one_line(&error, &["root"]);
+}
+
+#[test]
+fn sizes_are_rounded_up_or_refused() {
+    let place = Place::new("sizes");
+    let odd = Options { event_bytes: 5000, ..Options::default() };
+    let engine = Engine::load(&place.cgroup, &odd).expect("the loader rounds up");
+    assert!(engine.map_handle("carnet_events").unwrap().max_entries() >= 5000);
+    let none = Options { handover_entries: 0, ..Options::default() };
+    let error = Engine::load(&place.cgroup, &none).err().expect("nothing could be handed over");
+    assert_one_line(&error, &[]);
+}
+
+#[test]
+fn a_cgroup_elsewhere_is_not_one() {
+    let _alone = alone();
+    let hierarchy = Hierarchy::find().expect("a cgroup2 hierarchy");
+    let error = Cgroup::open(&hierarchy, &PathBuf::from("/proc")).expect_err("not below the mount");
+    assert_eq!(*error.kind(), ErrorKind::NoCgroup("/proc".into()));
+    assert_one_line(&error, &["/proc"]);
+}
+
+/// A cgroup of the test's own. The process is moved there and back, so tests take turns.
+struct Place {
+    cgroup: Cgroup,
+    home: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let alone = alone();
+        let hierarchy = Hierarchy::find().expect("a cgroup2 hierarchy");
+        let name = format!("carnet-loading.{}.{name}", process::id());
+        let cgroup = Cgroup::create(&hierarchy, &name).expect("a cgroup; this test needs root");
+        let own = fs::read_to_string("/proc/self/cgroup").expect("/proc is mounted");
+        let home = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("cgroup2 is mounted");
+        Self { cgroup, home: hierarchy.mount().join(home), _alone: alone }
+    }
+
+    fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        self.cgroup.add_self().expect("the test process can be moved");
+        let result = TcpStream::connect(to);
+        self.leave();
+        result
+    }
+
+    fn leave(&self) {
+        fs::write(self.home.join("cgroup.procs"), process::id().to_string()).expect("the test process can be moved");
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = self.cgroup.remove_tree(Duration::from_secs(5)) {
+            eprintln!("{error}");
+        }
+    }
+}
+
+fn block_all() -> Policy {
+    Policy { default: HostAction::Block, providers: Vec::new(), filters: Vec::new() }
+}
+
+fn with_contexts(count: u8) -> Policy {
+    let filter = |context| Filter {
+        name: "some".into(),
+        weight: 1,
+        matches: Match::ALL,
+        action: Action::Redirect { context: vec![context] },
+    };
+    let provider = Provider {
+        name: "one".into(),
+        handle: 1,
+        rank: 10,
+        service: Service::Aware,
+        on_dead: OnDead::Closed,
+        direct: false,
+        owners: vec![Owner::Uid(60_000)],
+        listeners: vec![([127, 0, 0, 1], 9).into()],
+        in_flight_limit: 0,
+        filters: (0..count).map(filter).collect(),
+    };
+    Policy { default: HostAction::Permit, providers: vec![provider], filters: Vec::new() }
+}
+
+fn assert_one_line(error: &carnet_engine::Error, says: &[&str]) {
+    let text = error.to_string();
+    assert!(!text.contains('\n'), "{text}");
+    assert!(says.iter().all(|word| text.contains(word)), "{text}");
+}
