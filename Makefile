@@ -17,7 +17,8 @@ ALONE := $(if $(NEXTEST),,-- --test-threads=1)
 
 # The end-to-end tests start the command, and find it here.
 export CARNET := $(TARGET)/debug/carnet
-KERNEL_TESTS := $(filter-out foreign examples,$(notdir $(basename $(wildcard e2e/tests/*.rs))))
+KERNEL_TESTS := $(filter-out foreign examples,$(notdir $(basename $(wildcard e2e/tests/*.rs)) \
+	$(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs))))
 
 ##@ Use
 .PHONY: help build demo
@@ -57,7 +58,7 @@ tiers:
 	@echo $(TIERS)
 
 ##@ Test in another kernel
-KERNEL_6_1_TESTS := chain
+KERNEL_6_1_TESTS := chain records query set flow original_dst connect provider unaware orders events
 .PHONY: test-kernel-6.1
 test-kernel-6.1: deps-vm ## the kernel of Debian 12, emulated: end to end there
 	scripts/test-kernel.sh 6.1 $(KERNEL_6_1_TESTS)

@@ -21,9 +21,9 @@ kernels() {
 	KERNELS
 }
 
-# What tests start besides their own programs, what that loads, and modules that the kernel is asked for.
+# What tests start besides their own programs, what these load, and modules that the kernel is asked for.
 readonly PROGRAMS=(ip nft iptables-legacy iptables-legacy-restore iptables-legacy-save)
-readonly PLUGIN=/usr/lib/x86_64-linux-gnu/xtables/libxt_tcp.so
+readonly PLUGINS=(/usr/lib/x86_64-linux-gnu/xtables/libxt_{standard,tcp}.so)
 readonly MODULES=(tcp_diag veth nf_tables nft_chain_nat nft_redir nft_ct iptable_filter xt_tcpudp)
 
 readonly BOOT_SECONDS=120 TEST_SECONDS=900
@@ -99,7 +99,9 @@ fill_root() {
         path=$(command -v "$program") || die "$program is missing: scripts/install-deps.sh vm"
         add "$path" "/usr/sbin/$program"
     done
-    add "$PLUGIN" "$PLUGIN"
+    for path in "${PLUGINS[@]}"; do
+        add "$path" "$path"
+    done
     add_modules "$kernel"
 
     # The tests know their own programs by the path that cargo gave them.
@@ -174,7 +176,7 @@ boot() {
         tr -d '\r' || true # what came of it is in the output
 }
 
-# Reads the machine's output. A test program counts as one failure where it did not end by itself.
+# Reads the machine's output. A test program that did not end by itself, or ran no test, is one failure.
 judge() {
     local name=$1 test log passed failed
     shift

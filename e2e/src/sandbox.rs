@@ -67,7 +67,12 @@ impl Sandbox {
         let root = Cgroup::create(&hierarchy, &name).expect("a cgroup of our own");
         let app = root.child("app").expect("app");
         let services = root.child("services").expect("services");
-        let mut engine = Engine::load(&root, options).expect("the engine loads");
+        let engine = Engine::load(&root, options);
+        if engine.is_err() {
+            // There is no sandbox yet that would do it.
+            let _ = root.remove_tree(Duration::from_secs(10));
+        }
+        let mut engine = engine.expect("the engine loads");
         engine.attach_services(&services).expect("attach");
         engine.attach_governed(&root).expect("attach");
         let reader = engine.events().expect("events");

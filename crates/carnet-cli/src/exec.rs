@@ -31,6 +31,8 @@ pub fn exec(arguments: Arguments) -> Result<ExitCode> {
     command.args(&arguments.command[1..]);
     if let Some(user) = user {
         command.env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name).env("SHELL", &user.shell);
+    }
+    if arguments.place.uid.is_some() {
         for name in ["SUDO_COMMAND", "SUDO_GID", "SUDO_UID", "SUDO_USER"] {
             command.env_remove(name);
         }

@@ -353,8 +353,9 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
  * errno with which it fails.
  *
  * Stack is scarce here. The longest chain of calls is this, attempt_once(), carnet_listener_of(), carnet_listener_at(),
- * carnet_owned_by_group(), carnet_owned_by_cgroup(), and together they have 512 bytes, where Linux 6.1 rounds each frame
- * up to 32 bytes. So nothing is held twice, and what is needed only for a while has a frame of its own (__noinline).
+ * carnet_owned_by_group(), carnet_owned_by_cgroup(), and together they have 512 bytes, where Linux 6.1 rounds each
+ * frame up to 32 bytes. So nothing is held twice, and what is needed only for a while has a frame of its own
+ * (__noinline).
  */
 static __always_inline int carnet_connect(struct attempt *attempt)
 {

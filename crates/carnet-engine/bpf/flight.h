@@ -51,8 +51,8 @@ __noinline int carnet_flight_clients(__u32 handle, const struct carnet_addr *rem
 
 /*
  * Counts one more client, or with a record one more held flow, in this slot if it is the flight's, or with `free` if it
- * is nobody's. Returns whether it did. Global, so that it is verified once and not at every step of the search: inline it
- * takes Linux 6.1 a third of the million instructions that it is willing to look at.
+ * is nobody's. Returns whether it did. Global, so that it is verified once and not at every step of the search: inline
+ * it takes Linux 6.1 a third of the million instructions that it is willing to look at.
  */
 __noinline int carnet_flight_take(__u32 index, __u32 handle, const struct carnet_addr *remote,
 				  const struct carnet_records *record, bool free)

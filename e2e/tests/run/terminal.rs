@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use carnet_e2e::command::{Run, carnet, undisturbed};
+use carnet_engine::cgroup::Hierarchy;
 
 use crate::{LOAD, echo_server};
 
@@ -36,7 +37,7 @@ fn ctrl_c_ends_it() {
 
 #[test]
 fn ctrl_c_is_for_the_command_to_decide() {
-    let script = "grep -o carnet.run-.*/ /proc/self/cgroup; n=0; trap 'n=$((n+1)); echo \"got $n\"' INT; \
+    let script = "n=0; trap 'n=$((n+1)); echo \"got $n\"' INT; grep -o carnet.run-.*/ /proc/self/cgroup; \
                   while [ $n -lt 2 ]; do sleep 0.01; done; \"$0\" finish 1 \"$1\"; exit 5";
     let server = echo_server();
     let mut run = on_terminal(&["--", "sh", "-c", script, LOAD, &server.addresses[0].to_string()]);
@@ -71,15 +72,15 @@ fn on_terminal(arguments: &[&str]) -> Run {
     let words = [carnet.to_str().unwrap(), "run"].into_iter().chain(arguments.iter().copied());
     let line: Vec<String> = words.map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
     let mut command = Command::new("script");
-    command.args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"]);
+    // A shell that stayed would get Ctrl-C too.
+    command.args(["--quiet", "--return", "--command", &format!("exec {}", line.join(" ")), "/dev/null"]);
     command.env("SHELL", "/bin/sh").env("TERM", "xterm");
     Run::start(undisturbed(&mut command))
 }
 
 fn assert_gone(cgroup: &str) {
     assert!(cgroup.starts_with("carnet.run-"), "{cgroup}");
-    let hierarchy = carnet_engine::cgroup::Hierarchy::find().unwrap();
-    assert!(!hierarchy.mount().join(cgroup).parent().unwrap().join(cgroup).exists(), "{cgroup} is left");
+    assert!(!Hierarchy::find().unwrap().mount().join(cgroup).exists(), "{cgroup} is left");
 }
 
 const CTRL_C: &[u8] = b"\x03";

@@ -59,12 +59,13 @@ fn without_privilege() {
     let program = reachable(carnet().to_str().unwrap());
     let run = [program.path(), "run", "--", "echo", "started"];
     for (privileges, said) in [
-        (&["--reuid=65534", "--regid=65534", "--clear-groups"][..], "sudo"),
-        // Root of a container.
-        (&["--bounding-set=-all", "--inh-caps=-all"], "CAP_BPF"),
+        (&["--reuid=65534", "--regid=65534", "--clear-groups"][..], "Permission denied"),
+        // As root of a container.
+        (&["--bounding-set=-sys_admin,-net_admin,-bpf,-perfmon", "--inh-caps=-all"], "CAP_BPF"),
     ] {
         let ended = finish(undisturbed(Command::new("setpriv").args(privileges).args(run)));
         assert_said(&ended, said);
+        assert!(ended.errors.contains("as root (sudo)"), "what to do: {ended:?}");
     }
 }
 
