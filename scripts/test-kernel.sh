@@ -178,18 +178,16 @@ boot() {
 
 # Reads the machine's output. A test program that did not end by itself, or ran no test, is one failure.
 judge() {
-    local name=$1 test log passed failed
+    local name=$1 log passed failed ended
     shift
     log=$(cat)
-    read -r passed failed < <(awk '/^test result: / { passed += $4; failed += $6 } END { print passed + 0, failed + 0 }' \
-        <<<"$log")
-    for test in "$@"; do
-        grep -Eq "^==== $test: status (0|101)," <<<"$log" || failed=$((failed + 1))
-    done
+    read -r passed failed ended < <(awk '/^test result: / { passed += $4; failed += $6; ended += $4 + $6 > 0 }
+        END { print passed + 0, failed + 0, ended + 0 }' <<<"$log")
+    failed=$((failed + $# - ended))
     echo "test-kernel $name: $passed passed, $failed failed"
     grep -q '^==== end$' <<<"$log" || die "the machine did not get to its end; its output is in $FOLDER/$name.log"
     ! grep -q '^==== kernel: ' <<<"$log" || die "the kernel warned; see $FOLDER/$name.log"
-    [ "$failed" = 0 ] && [ "$passed" != 0 ]
+    [ "$failed" = 0 ]
 }
 
 die() {

@@ -44,6 +44,16 @@ class Server(ThreadingHTTPServer):
         # The handshake is done in the connection's own thread, at the first read.
         return self.context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
+    def shutdown_request(self, request):
+        # Waits for the client's end: a close before it comes would be a reset.
+        try:
+            request.shutdown(socket.SHUT_WR)
+            while request.recv(65536):
+                pass
+        except OSError:
+            pass
+        self.close_request(request)
+
     def handle_error(self, request, address):
         print(f"tls_origin: {address}: {sys.exc_info()[1]}", file=sys.stderr)
 

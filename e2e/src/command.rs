@@ -7,7 +7,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -175,12 +175,28 @@ impl Run {
 
     /// Processes of the command.
     pub fn command_processes(&self) -> Vec<u32> {
-        members(&self.cgroup().join("app"))
+        self.members("app")
     }
 
-    /// Processes of the service in this place of the order; none where it has not come that far.
+    /// Processes of the service in this place of the order.
     pub fn service_processes(&self, place: usize) -> Vec<u32> {
-        members(&self.cgroup().join("services").join(place.to_string()))
+        self.members(&format!("services/{place}"))
+    }
+
+    /// None where the run has not come that far, or is over.
+    fn members(&self, cgroup: &str) -> Vec<u32> {
+        let procs = self.cgroup_now().map(|run| run.join(cgroup).join("cgroup.procs"));
+        let text = procs.and_then(|procs| fs::read_to_string(procs).ok()).unwrap_or_default();
+        text.lines().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// The guardian, once it is one.
+    pub fn guardian(&self) -> Option<Process> {
+        let is_guardian = |process: &Process| {
+            let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+            line.split(|&byte| byte == 0).nth(1) == Some(b"__guardian")
+        };
+        Traces::of(self).processes.into_iter().find(is_guardian)
     }
 
     /// Does something in the command's cgroup: sockets made there are the command's. Moves the whole test process, so
@@ -201,12 +217,6 @@ impl Drop for Run {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Processes in a cgroup, those below it not included; none where there is no such cgroup.
-pub fn members(cgroup: &Path) -> Vec<u32> {
-    let text = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
-    text.lines().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Held by a test that moves its process, or minds that others do.

@@ -42,8 +42,8 @@ struct carnet_addr {
 };
 
 /* carnet_origin.flags */
-#define CARNET_ORIGIN_INFERRED  0x1 /* the service set no record; this one is that of the flows it holds to this destination */
-#define CARNET_ORIGIN_AMBIGUOUS 0x2 /* ... and those flows do not share one identity, so the identity below is the service's */
+#define CARNET_ORIGIN_INFERRED  0x1 /* the service set no record; this is that of the flows it holds to there */
+#define CARNET_ORIGIN_AMBIGUOUS 0x2 /* ... they do not share one identity, so the one below is the service's */
 
 /* The first application's connect(), the same at every hop. 128 bytes. */
 struct carnet_origin {
@@ -94,7 +94,7 @@ struct carnet_flow {
 	__u32                depth;   /* hops in use, this one included */
 	__u64                flow[2];
 	struct carnet_origin origin;
-	struct carnet_addr   remote;  /* where this hop's connection was going: origin.remote unless a service before changed it */
+	struct carnet_addr   remote;  /* where this hop was going: origin.remote unless a service changed it */
 	struct carnet_hop    chain[CARNET_MAX_HOPS];
 };
 

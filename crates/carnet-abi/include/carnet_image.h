@@ -72,7 +72,10 @@ enum carnet_action {
 	CARNET_ACTION_BLOCK = 4,
 };
 
-/* Rules are in the order of the decision: the host's, then each provider's by rank; within each by falling weight. 40 bytes. */
+/*
+ * Rules are in the order of the decision: the host's, then each provider's by rank; within each by falling weight.
+ * 40 bytes.
+ */
 struct carnet_rule {
 	__u8  prefix[16];
 	__u32 prefix_len; /* 0..128, in the v4-mapped form */
@@ -118,7 +121,7 @@ enum carnet_reason {
 	CARNET_REASON_STRANGER = 4,      /* somebody who is not the owner listens there: ECONNREFUSED */
 	CARNET_REASON_FAMILY = 5,        /* the provider has no listener this socket can reach: ECONNREFUSED */
 	CARNET_REASON_BLOCKED = 6,       /* a filter or the default said block: EACCES */
-	CARNET_REASON_OWN_LISTENER = 7,  /* a service dialled its own listener, or one that is not above its floor: ELOOP */
+	CARNET_REASON_OWN_LISTENER = 7,  /* a service dialled its own listener, or one not above its floor: ELOOP */
 	CARNET_REASON_NOT_DIRECT = 8,    /* a listener that may not be dialled directly: ECONNREFUSED */
 	CARNET_REASON_TERMINAL = 9,      /* an explicit proxy's connection without a record is not redirected */
 	CARNET_REASON_RUNAWAY = 10,      /* too many redirects at once to one destination: ELOOP */
@@ -174,7 +177,7 @@ struct carnet_event {
 	struct carnet_addr    remote;  /* where this connection was going, before any redirect */
 	__u32                 verdict; /* CONNECT and END */
 	__u32                 reason;  /* CONNECT */
-	__u32                 handle;  /* CONNECT: provider redirected to; SET, LOST, STRANGER: provider concerned; or 0 */
+	__u32                 handle;  /* CONNECT: redirected to; SET, LOST, STRANGER: concerned; or 0 */
 	__u32                 filter;  /* CONNECT: the filter's id or 0 */
 	__u32                 dialer;  /* handle of the provider whose owner made this connection, or 0 */
 	__u32                 base;    /* depth before this connection: 0 is an application's own */
@@ -196,7 +199,7 @@ enum carnet_counter {
 	CARNET_COUNT_LOST_CONTEXT = 3,
 	CARNET_COUNT_STRANGERS = 4,
 	CARNET_COUNT_NO_ROOM = 5,
-	CARNET_COUNT_HELD_BACK = 6, /* redirected connections stopped before the SYN because the hand-over had no room */
+	CARNET_COUNT_HELD_BACK = 6, /* redirected, and stopped before the SYN: the hand-over had no room */
 	CARNET_COUNT_NOT_INFERRED = 7, /* flows of unaware services for which the inference table had no room */
 	CARNET_COUNTERS = 8,
 };

@@ -324,7 +324,7 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 	int unbound = 0;
 
 	if ((question->verdict == CARNET_VERDICT_REDIRECT && bound > LOOPBACK_IFINDEX) || bound == NOWHERE_IFINDEX) {
-		/* Only the loopback device leads to the listener; the record has kept the interface. Or it was cut off. */
+		/* Only loopback leads to the listener; the record has kept the interface. Or it was cut off. */
 		if (bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &unbound, sizeof(unbound)))
 			answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
 	}
@@ -397,7 +397,7 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 		sock->flags = 0;
 	sock->flags &= SOCK_RECORD;
 	question->listener = carnet_dialled_listener(ctx, remote, question->slot);
-	/* A service's connection without a record is not ours, unless it leads to a listener: that could go on for ever. */
+	/* A service's connection without a record is not ours, unless it leads to a listener: that could go on. */
 	if (!attempt_record(attempt, config, governed || question->listener != CARNET_NONE, now))
 		return 0;
 	sock->flow.remote = *remote;

@@ -26,7 +26,8 @@ static __always_inline struct carnet_flight *flight_at(__u32 index)
 	return bpf_map_lookup_elem(&carnet_flights, &i);
 }
 
-static __always_inline bool flight_is(const struct carnet_flight *flight, __u32 handle, const struct carnet_addr *remote)
+static __always_inline bool flight_is(const struct carnet_flight *flight, __u32 handle,
+				      const struct carnet_addr *remote)
 {
 	return (flight->clients || flight->held) && flight->handle == handle && addr_equal(&flight->remote, remote);
 }

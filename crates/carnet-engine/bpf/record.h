@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
-/* Records: made at an application's connect(), lengthened at each redirect, tagged when they leave, checked when they return. */
+/*
+ * Records: made at an application's connect(), lengthened at each redirect, tagged when they leave, checked when they
+ * return.
+ */
 #ifndef CARNET_RECORD_H
 #define CARNET_RECORD_H
 

@@ -19,7 +19,8 @@ static __always_inline void sockops_ends(struct bpf_sock_ops *ctx, struct ends *
 	volatile struct bpf_sock_ops *fields = ctx;
 	__u32 family = fields->family;
 	__be32 l4 = fields->local_ip4, r4 = fields->remote_ip4;
-	__be32 l0 = fields->local_ip6[0], l1 = fields->local_ip6[1], l2 = fields->local_ip6[2], l3 = fields->local_ip6[3];
+	__be32 l0 = fields->local_ip6[0], l1 = fields->local_ip6[1], l2 = fields->local_ip6[2],
+	       l3 = fields->local_ip6[3];
 	__be32 r0 = fields->remote_ip6[0], r1 = fields->remote_ip6[1], r2 = fields->remote_ip6[2],
 	       r3 = fields->remote_ip6[3];
 	__u32 local_port = fields->local_port;          /* host byte order */
@@ -109,8 +110,9 @@ static __always_inline void accepted_event(__u16 kind, __u64 cookie, const struc
 }
 
 /* A connection that was not redirected arrived. On a provider's listener that means its record is missing. */
-static __always_inline void sockops_unannounced(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct carnet_policy *policy, __u32 slot,
-						__u32 owned, const struct ends *ends)
+static __always_inline void sockops_unannounced(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
+						const struct carnet_policy *policy, __u32 slot, __u32 owned,
+						const struct ends *ends)
 {
 	__u32 i = owning_provider(owned & carnet_listeners_on(ends->local.port, slot));
 	struct carnet_sock *sock;
@@ -188,7 +190,8 @@ static __always_inline void end_counts(struct bpf_sock_ops *ctx, struct sock *sk
 	__u64 acked = fields->bytes_acked, received = fields->bytes_received;
 	__u32 una = fields->snd_una;
 	unsigned long flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
-	bool closing = old_state == BPF_TCP_FIN_WAIT2 || old_state == BPF_TCP_CLOSING || old_state == BPF_TCP_LAST_ACK ||
+	bool closing = old_state == BPF_TCP_FIN_WAIT2 || old_state == BPF_TCP_CLOSING ||
+		       old_state == BPF_TCP_LAST_ACK ||
 		       old_state == BPF_TCP_TIME_WAIT;
 	bool fin_came, fin_acked;
 
@@ -252,7 +255,8 @@ int carnet_sockops(struct bpf_sock_ops *ctx)
 	struct bpf_sock *sk;
 	struct carnet_sock *sock;
 
-	if (op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB)
+	if (op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
+	    op != BPF_SOCK_OPS_STATE_CB)
 		return 1;
 	/* Loaded once: each load is a new, unchecked pointer to the verifier. */
 	sk = ctx->sk;

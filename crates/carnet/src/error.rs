@@ -33,12 +33,10 @@ pub enum ErrorKind {
     NotOwner,
     /// There is no record: the connection was not redirected.
     NotRedirected,
-    /// Only TCP (and MPTCP) sockets have records.
+    /// Only TCP sockets have records; those of MPTCP are not supported yet.
     NotTcp,
     /// The records were read too long ago, or come from another engine.
     Stale,
-    /// The flow has been through the most redirects a record can hold.
-    TooManyHops,
 }
 
 /// The call that failed, for the message.
@@ -146,9 +144,6 @@ impl Error {
             (ErrorKind::Stale, _) => {
                 "the records are too old or another engine's; read them again just before they are set"
             }
-            (ErrorKind::TooManyHops, _) => {
-                "the flow has been through as many services as a record holds; register fewer"
-            }
         }
     }
 }
@@ -197,7 +192,6 @@ mod tests {
             (libc::EBADMSG, ErrorKind::Forged),
             (libc::EACCES, ErrorKind::NotOwner),
             (libc::EISCONN, ErrorKind::AlreadyConnected),
-            (libc::ELOOP, ErrorKind::TooManyHops),
             (libc::EINVAL, ErrorKind::Malformed),
             (libc::EMSGSIZE, ErrorKind::Malformed),
             (libc::ENOBUFS, ErrorKind::Io),

@@ -54,7 +54,7 @@ impl Records {
     ///
     /// [`AlreadyConnected`](crate::ErrorKind::AlreadyConnected), [`Forged`](crate::ErrorKind::Forged),
     /// [`Stale`](crate::ErrorKind::Stale), [`NotOwner`](crate::ErrorKind::NotOwner),
-    /// [`TooManyHops`](crate::ErrorKind::TooManyHops), [`Malformed`](crate::ErrorKind::Malformed) (also on a listener),
+    /// [`Malformed`](crate::ErrorKind::Malformed) (also on a listener),
     /// [`NotTcp`](crate::ErrorKind::NotTcp), [`NoEngine`](crate::ErrorKind::NoEngine). Where it fails do not connect: a
     /// connection without its record looks like a new one of the service's own.
     #[doc(alias = "SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS")]

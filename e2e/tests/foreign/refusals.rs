@@ -1,1 +1,88 @@
+//! What does not work is refused at once and said; nothing hangs or goes round.
 
+use std::net::SocketAddr;
+
+use carnet_e2e::netns;
+use carnet_e2e::programs::foreign;
+
+use crate::stage::Service::{Haproxy, Inspect, Mitmdump, Redsocks};
+use crate::stage::{SOCKS_PORT, Stage};
+
+/// curl's own exit codes.
+const CURL_CANNOT_CONNECT: i32 = 7;
+const CURL_GOT_NOTHING: [i32; 2] = [52, 56];
+
+/// Nobody listens on it in a network namespace of the test's own.
+const CLOSED: &str = "127.0.0.1:9";
+
+#[test]
+fn a_closed_port_is_closed_through_every_service() {
+    netns::alone(|| {
+        let stage = Stage::new();
+        let closed: SocketAddr = CLOSED.parse().unwrap();
+        for service in [Inspect, Haproxy, Redsocks] {
+            let (ended, log) = stage.run(&[service], &[], &curl(&format!("http://{closed}/")));
+            assert!(CURL_GOT_NOTHING.contains(&ended.code), "{service:?}: {ended:?}");
+            let [flow] = &log.to(closed)[..] else { panic!("one flow: {log:#?}") };
+            assert_eq!((flow.text("ended"), flow.at()), (Some("failed"), Some("destination")), "{flow:?}");
+            assert_eq!(flow.text("error"), Some("ECONNREFUSED"));
+            assert_eq!(flow.chain(), [(service.name(), !service.is_aware())]);
+            assert_eq!(log.summary["failed"], 1);
+        }
+        // mitmproxy answers itself, that it cannot connect.
+        let (ended, log) = stage.run(&[Mitmdump], &[], &curl(&format!("http://{closed}/")));
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert!(ended.output.contains("502"), "{ended:?}");
+        assert_eq!(log.flows.len(), 1, "{log:#?}");
+    });
+}
+
+/// HAProxy listens on IPv4 only. An IPv6 socket cannot be sent there, so the connection is refused and not let through.
+#[test]
+fn ipv6_is_refused_where_the_service_has_none() {
+    netns::alone(|| {
+        let stage = Stage::new();
+        let [_, v6] = &stage.http;
+        let (ended, log) = stage.run(&[Haproxy], &[], &curl(&format!("http://{}/", v6.address)));
+        assert_eq!(ended.code, CURL_CANNOT_CONNECT, "{ended:?}");
+        let [flow] = &log.flows[..] else { panic!("one flow: {log:#?}") };
+        let said = ["decision", "ended", "reason", "error"].map(|field| flow.text(field).unwrap_or_default());
+        assert_eq!(said, ["refused", "refused", "family", "ECONNREFUSED"]);
+        assert_eq!((flow.destination(), flow.at()), (v6.address, Some("haproxy")));
+        assert_eq!(v6.served(), []);
+    });
+}
+
+/// A proxy that does not ask for the original destination takes its own port for it. Its connection to itself is refused.
+#[test]
+fn a_service_that_dials_itself_is_stopped() {
+    netns::alone(|| {
+        let stage = Stage::new();
+        let [v4, _] = &stage.http;
+        let service = format!("'{}' {{port}} {SOCKS_PORT} without-original-destination", foreign("redsocks").display());
+        let (ended, log) = stage.run(&[], &["--through", &service], &curl(&format!("http://{}/", v4.address)));
+        assert!(CURL_GOT_NOTHING.contains(&ended.code), "{ended:?}");
+        let [dialled, asked] = &log.flows[..] else { panic!("two flows: {log:#?}") };
+        let said = ["program", "decision", "reason", "error"].map(|field| dialled.text(field).unwrap_or_default());
+        assert_eq!(said, ["microsocks", "refused", "own-listener", "ELOOP"]);
+        assert_eq!((asked.destination(), asked.text("program")), (v4.address, Some("curl")));
+        assert_eq!(v4.served(), []);
+    });
+}
+
+/// The command's exit code is the run's, whatever services do.
+#[test]
+fn exit_codes_are_the_commands() {
+    netns::alone(|| {
+        let stage = Stage::new();
+        for code in [0, 1, 7, 125] {
+            let command = ["sh", "-c", &format!("exit {code}")].map(str::to_owned);
+            let (ended, log) = stage.run(&[Inspect, Haproxy], &[], &command);
+            assert_eq!((ended.code, log.flows.len()), (code, 0), "{ended:?}");
+        }
+    });
+}
+
+fn curl(url: &str) -> Vec<String> {
+    ["curl", "-sS", "--max-time", "10", url].map(str::to_owned).into()
+}

@@ -60,17 +60,16 @@ pub(crate) fn kind(error: &io::Error, socket: BorrowedSocket<'_>) -> ErrorKind {
         libc::EBADMSG => ErrorKind::Forged,
         libc::EACCES => ErrorKind::NotOwner,
         libc::EISCONN => ErrorKind::AlreadyConnected,
-        libc::ELOOP => ErrorKind::TooManyHops,
         libc::EINVAL | libc::EMSGSIZE => ErrorKind::Malformed,
         _ => ErrorKind::Io,
     }
 }
 
-/// MPTCP counts: its sockets are TCP to applications, and the engine follows them.
+/// MPTCP does not count: the engine does not follow its sockets yet.
 fn is_tcp(socket: BorrowedSocket<'_>) -> bool {
     let socket = SockRef::from(&socket);
     let protocol = socket.protocol().ok().flatten();
-    matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(protocol, Some(Protocol::TCP | Protocol::MPTCP))
+    matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(protocol, Some(Protocol::TCP))
 }
 
 fn option(item: Item) -> libc::c_int {
