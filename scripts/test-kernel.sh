@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs end-to-end tests in another kernel: a virtual machine with one of Debian's kernels and nothing but the tests. The
-# machine is emulated (QEMU's TCG), so that it also runs where there is no KVM; it is several times slower than this one.
+# machine is emulated (QEMU's TCG), so that it also runs where there is no KVM; it is several times slower than this.
 #
 # usage: scripts/test-kernel.sh KERNEL TEST...
 #   KERNEL  a name from the list below
@@ -60,7 +60,7 @@ fetch() {
         apt-get -qq update >&2
         package=$(newest "$1")
     fi
-    [ -n "$package" ] || die "apt knows no package $1: run apt-get update, or add the archive of Debian 12 to its sources"
+    [ -n "$package" ] || die "apt knows no package $1: run apt-get update, or add Debian 12's archive"
     version=$(apt-cache policy "$package" | awk '$1 == "Candidate:" { print $2 }')
     kernel=$FOLDER/${package}_$version
 
@@ -144,7 +144,7 @@ built() {
 
 # The machine's first process. busybox poweroff ends the machine, and with it this script's waiting.
 init() {
-    local skip=$1
+    local options=${1:+--skip ${1// / --skip }}
     shift
     cat <<-INIT
 	#!/bin/busybox sh
@@ -159,7 +159,7 @@ init() {
 	ulimit -H -n 1048576 # the kernel's own is smaller than on any distribution
 	echo "==== Linux \$(uname -r)"
 	for test in $*; do
-	    timeout -s KILL $TEST_SECONDS /tests/\$test --test-threads=1 --color=never ${skip:+--skip ${skip// / --skip }} 2>&1
+	    timeout -s KILL $TEST_SECONDS /tests/\$test --test-threads=1 --color=never $options 2>&1
 	    echo "==== \$test: status \$?, \$(cut -d. -f1 /proc/uptime) s after the start"
 	done
 	dmesg | grep -E 'WARNING:|BUG:|Oops:|general protection' | sed 's/^/==== kernel: /'

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 
 pub use self::traces::{Process, Traces};
-use crate::sockets::until;
+use crate::sockets::{PATIENCE, until};
 
 /// The program: `$CARNET`, else the one that cargo has built beside the tests.
 pub fn carnet() -> PathBuf {
@@ -97,17 +97,20 @@ impl Run {
 
     /// The next line of standard output. Panics when there is none in time.
     pub fn line(&mut self) -> String {
-        self.line_or_end().unwrap_or_else(|| panic!("it ended instead of writing a line: {}", self.errors.text()))
+        self.line_within(PATIENCE)
     }
 
-    fn line_or_end(&mut self) -> Option<String> {
-        let mut line = None;
-        until("a line of the command", || {
-            let ended = self.output.has_ended();
-            line = self.output.next_line();
-            (line.is_some() || ended).then_some(())
-        });
-        line
+    /// The same, of something that may take longer.
+    pub fn line_within(&mut self, patience: Duration) -> String {
+        let end = Instant::now() + patience;
+        loop {
+            let over = self.output.has_ended() || Instant::now() > end;
+            if let Some(line) = self.output.next_line() {
+                return line;
+            }
+            assert!(!over, "there is no line after {patience:?}, or no more: {}", self.errors.text());
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// What it has written to standard error until now.

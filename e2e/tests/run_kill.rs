@@ -228,7 +228,10 @@ fn serve(listener: &TcpListener, [through, past]: &[Arc<AtomicUsize>; 2], stop: 
             continue;
         };
         let counter = if peer.ip() == IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)) { past } else { through };
-        counter.fetch_add(1, Relaxed); if counter.load(Relaxed) < 3 { eprintln!("peer {peer}"); }
+        counter.fetch_add(1, Relaxed);
+        if counter.load(Relaxed) < 3 {
+            eprintln!("peer {peer}");
+        }
         echo(client);
     }
 }

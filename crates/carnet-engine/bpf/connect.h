@@ -293,7 +293,7 @@ static __always_inline void attempt_event(struct attempt *attempt, __u64 now, in
 }
 
 /* The end of a connection of which the kernel never sent anything, so that no state change tells of it. */
-static __always_inline void sock_end_unsent(struct carnet_sock *sock, __u64 cookie, __u64 now)
+static __noinline void sock_end_unsent(struct carnet_sock *sock, __u64 cookie, __u64 now)
 {
 	struct carnet_event *event;
 

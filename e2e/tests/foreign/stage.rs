@@ -72,7 +72,17 @@ impl Stage {
         let scratch = Scratch::new();
         let [certificate, key] = ["origin.pem", "origin.key"].map(|name| scratch.file(name));
         let mut openssl = program("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ]);
         openssl.args(["-subj", "/CN=origin", "-addext", "subjectAltName=DNS:origin4.test,DNS:origin6.test"]);
         succeed(openssl.arg("-out").arg(&certificate).arg("-keyout").arg(&key));
         let mut tls = Running::start(program("python3").arg(foreign("tls_origin.py")).arg(&certificate).arg(&key));

@@ -2,20 +2,23 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use carnet_e2e::command::{carnet_run, finish};
 use carnet_e2e::flow_log::FlowLog;
 use carnet_e2e::netns;
 use carnet_e2e::programs::{foreign, path, program, require, succeed};
-use carnet_e2e::sockets::{connect, until};
+use carnet_e2e::sockets::until;
+use carnet_engine::listeners;
 
 use crate::stage::{SOCKS_PORT, Stage};
 
 /// Neither root nor each other. Rules and the system know them by number only.
-const [UID_A, UID_B]: [u32; 2] = [64_001, 64_002];
+const UID_A: u32 = 64_001;
+const UID_B: u32 = 64_002;
 /// In a network namespace of the test's own.
-const [PORT_A, PORT_B]: [u16; 2] = [15_001, 15_002];
+const PORT_A: u16 = 15_001;
+const PORT_B: u16 = 15_002;
 /// So that a loop ends.
 const MOST_CONNECTIONS: u64 = 200;
 
@@ -45,12 +48,17 @@ fn with_nft_redirect(stage: &Stage, origin: SocketAddr) -> [u64; 2] {
     let mut proxies = Vec::new();
     for (uid, port) in [(UID_A, PORT_A), (UID_B, PORT_B)] {
         proxies.push(Daemon::haproxy(port, uid));
-        until("HAProxy to listen", || connect(SocketAddr::new(origin.ip(), port)).ok());
+        // Not by a connection: that would have no original destination, and HAProxy would dial itself.
+        until("HAProxy to listen", || listeners(port).expect("listeners").first().map(drop));
     }
     let rule = |name: &str, priority: i32, uid: u32, port: u16| {
         format!(
-            "table ip {name} {{ chain output {{ type nat hook output priority {priority};
-               ip daddr {} tcp dport {} meta skuid != {uid} counter redirect to :{port} }} }}\n",
+            "table ip {name} {{
+               chain output {{
+                 type nat hook output priority {priority};
+                 ip daddr {} tcp dport {} meta skuid != {uid} counter redirect to :{port}
+               }}
+             }}\n",
             origin.ip(),
             origin.port(),
         )
@@ -114,7 +122,12 @@ fn a_helper_outside_the_service_is_ended_by_the_guard() {
         let (ended, log) = stage.run(&[], &["--through", &redsocks, "--loop-limit", &limit], &command);
         assert!([52, 56].contains(&ended.code), "curl gets no answer: {ended:?}");
 
-        assert_eq!(log.flows.len(), LIMIT + 1, "as many as the limit, and the one that was refused: {:#?}", log.summary);
+        assert_eq!(
+            log.flows.len(),
+            LIMIT + 1,
+            "as many as the limit, and the one that was refused: {:#?}",
+            log.summary
+        );
         let refused: Vec<_> = log.flows.iter().filter(|flow| flow.text("decision") == Some("refused")).collect();
         let [refused] = &refused[..] else { panic!("one was refused: {refused:#?}") };
         let said = ["program", "reason", "error"].map(|field| refused.text(field).unwrap_or_default());
@@ -128,7 +141,7 @@ fn a_helper_outside_the_service_is_ended_by_the_guard() {
 }
 
 /// A process that does not end by itself. Killed when dropped.
-struct Daemon(std::process::Child);
+struct Daemon(Child);
 
 impl Daemon {
     fn haproxy(port: u16, uid: u32) -> Self {
@@ -136,8 +149,8 @@ impl Daemon {
         // Where the test itself is killed, the proxy ends too.
         command.args(["--pdeathsig", "KILL"]).arg(foreign("haproxy"));
         command.args([port.to_string(), uid.to_string(), MOST_CONNECTIONS.to_string()]);
-        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
-        Self(command.stderr(std::process::Stdio::null()).spawn().expect("HAProxy starts"))
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self(command.stderr(Stdio::null()).spawn().expect("HAProxy starts"))
     }
 }
 
