@@ -1,6 +1,7 @@
 """An HTTPS server on both loopback addresses that counts requests by path.
 
-Prints its two addresses, and for every line of standard input what it has served until then, as JSON. Ends with its input.
+Prints its two addresses, and for every line of standard input what it has served until then, as JSON. Ends with its
+input.
 
 usage: tls_origin.py CERTIFICATE KEY
 """

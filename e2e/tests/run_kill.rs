@@ -134,7 +134,10 @@ fn kill_once(part: Part, moment: Moment, random: &mut Random) -> bool {
         Moment::Flowing => 20,
         Moment::End => 1,
     };
-    until("connections", || (witness.through.load(Relaxed) >= enough).then_some(()));
+    until("connections", || {
+        assert!(!run.has_ended(), "it has ended before anything was killed: {}", run.errors());
+        (witness.through.load(Relaxed) >= enough).then_some(())
+    });
     let target = until("the part to be there", || part.find(&run));
     if moment == Moment::End {
         run.close_input();
@@ -229,9 +232,6 @@ fn serve(listener: &TcpListener, [through, past]: &[Arc<AtomicUsize>; 2], stop: 
         };
         let counter = if peer.ip() == IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)) { past } else { through };
         counter.fetch_add(1, Relaxed);
-        if counter.load(Relaxed) < 3 {
-            eprintln!("peer {peer}");
-        }
         echo(client);
     }
 }

@@ -112,6 +112,9 @@ __noinline int carnet_listener_of(struct bpf_sock_addr *ctx, struct search *sear
 
 		if (at >= provider->listeners)
 			continue;
+		/* SO_ORIGINAL_DST answers in the socket's own family, and an unaware service asks nothing else. */
+		if (i >= CARNET_MAX_LISTENERS && provider->flags & CARNET_PROVIDER_UNAWARE)
+			break;
 		search->found = provider->listener[at];
 		v4 = ip_is_v4(search->found.ip);
 		if ((v4 == search->v4) != (i < CARNET_MAX_LISTENERS) || !reaches(ctx, search->family, v4))

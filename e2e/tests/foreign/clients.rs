@@ -1,6 +1,7 @@
 //! Clients in four languages. All check the bodies that they get.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use carnet_e2e::origin::body_of;
@@ -69,7 +70,8 @@ impl Client {
                     let body = fs::read_to_string(stage.file(&format!("body-{place}"))).expect("a body");
                     assert_eq!(body, body_of(&target.path), "{}", target.url);
                 }
-                assert_eq!(CurlTransfer::all(output).len(), targets.len());
+                let peers: Vec<_> = CurlTransfer::all(output).iter().map(|transfer| transfer.peer).collect();
+                assert_eq!(peers, targets.iter().map(|target| target.address).collect::<Vec<_>>());
             }
             Self::Go | Self::Python => {
                 let mut peers: Vec<_> = output.lines().map(str::to_owned).collect();
@@ -84,10 +86,9 @@ impl Client {
 }
 
 /// What curl says of one transfer.
-#[derive(Debug, PartialEq)]
 pub struct CurlTransfer {
-    /// The peer's address and port.
-    pub peer: (String, u16),
+    /// The peer that its socket has.
+    pub peer: SocketAddr,
     /// Bytes of the request, and of the answer.
     pub bytes: (u64, u64),
 }
@@ -95,15 +96,17 @@ pub struct CurlTransfer {
 impl CurlTransfer {
     /// From curl's output, in the order of the targets.
     pub fn all(output: &str) -> Vec<Self> {
-        let numbers = |line: &str| -> Vec<u64> { line.split(' ').skip(1).map(|word| word.parse().unwrap()).collect() };
-        let transfer = |line: &str| match numbers(line)[..] {
-            [port, request, head, body] => {
-                let address = line.split(' ').next().unwrap_or_default();
-                Self { peer: (address.into(), port.try_into().unwrap()), bytes: (request, head + body) }
-            }
-            _ => panic!("{line}"),
-        };
-        output.lines().map(transfer).collect()
+        output
+            .lines()
+            .map(|line| Self::read(line).unwrap_or_else(|| panic!("not what curl was to say: {line}")))
+            .collect()
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let peer = SocketAddr::new(words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let mut number = || words.next()?.parse::<u64>().ok();
+        Some(Self { peer, bytes: (number()?, number()? + number()?) })
     }
 }
 

@@ -17,6 +17,8 @@ use crate::run::wait::{Received, Signals, exit_code, pidfd_of, send_signal, wait
 use crate::{child, exec};
 
 /// The command's first process. It has the terminal, the standard streams and the process group of `carnet run`.
+///
+/// Dropping it kills it: it may be on its way to its cgroup, where a kill of the cgroup does not find it yet.
 pub struct RunningCommand {
     child: Child,
     pidfd: OwnedFd,
@@ -37,6 +39,13 @@ impl RunningCommand {
         let child = child.context("cannot start the command")?;
         let pidfd = pidfd_of(&child)?;
         Ok(Self { child, pidfd })
+    }
+}
+
+impl Drop for RunningCommand {
+    fn drop(&mut self) {
+        // It fails where the process has been waited for, which is as good.
+        let _ = self.child.kill();
     }
 }
 

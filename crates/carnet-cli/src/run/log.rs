@@ -1,5 +1,6 @@
 //! The thread that reads events and names, and writes the flow log.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -72,23 +73,23 @@ struct Writer {
 
 impl Writer {
     fn write(mut self) -> Result<(Lines, Summary)> {
+        let mut waiting = VecDeque::new();
         loop {
-            let mut batch: Vec<Event> = Vec::new();
-            self.events.poll(POLL, &mut |event| batch.push(*event)).context("the flow log is not complete")?;
-            // Names after the batch, but before what it says is used: a name is reported before its bytes go on, so the
-            // names of flows that end in this batch are here by now.
-            self.read_reports();
-            for event in &batch {
-                match self.joiner.event(event) {
-                    Some(Output::Flow(flow)) => {
-                        self.summary.add(&flow);
-                        self.lines.flow(&flow);
-                    }
-                    Some(Output::Warning(text)) => self.lines.warning(&text),
-                    None => {}
-                }
+            // The kernel's buffer is small, and lines take longer than events: it is emptied between a few lines and
+            // the next ones, or thousands of flows that end together would not fit.
+            if waiting.len() < MOST_WAITING {
+                let patience = if waiting.is_empty() { POLL } else { Duration::ZERO };
+                let polled = self.events.poll(patience, &mut |event| waiting.push_back(*event));
+                polled.context("the flow log is not complete")?;
             }
-            if self.end_by.is_some_and(|end| batch.is_empty() && (self.joiner.open() == 0 || Instant::now() > end)) {
+            // Names after the events, but before what those say is used: a name is reported before its bytes go on, so
+            // the names of flows whose ends are waiting are here by now.
+            self.read_reports();
+            let over = self.is_over(waiting.is_empty());
+            for event in waiting.drain(..waiting.len().min(EVENTS_AT_ONCE)) {
+                self.event(&event);
+            }
+            if over {
                 break;
             }
             self.take_requests();
@@ -98,6 +99,24 @@ impl Writer {
             self.lines.flow(&flow);
         }
         Ok((self.lines, self.summary))
+    }
+
+    fn event(&mut self, event: &Event) {
+        match self.joiner.event(event) {
+            Some(Output::Flow(flow)) => {
+                self.summary.add(&flow);
+                self.lines.flow(&flow);
+            }
+            Some(Output::Warning(text)) => self.lines.warning(&text),
+            None => {}
+        }
+    }
+
+    /// Whether the log has its end. A service that ran before may have connections of its own, and so events without
+    /// end.
+    fn is_over(&self, idle: bool) -> bool {
+        let now = Instant::now();
+        self.end_by.is_some_and(|end| idle && (self.joiner.open() == 0 || now > end) || now > end + DRAINING)
     }
 
     fn read_reports(&mut self) {
@@ -129,3 +148,10 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// How long connections of a command that has ended may take to close.
 const SETTLING: Duration = Duration::from_millis(500);
+
+/// How long events that have come by then may take to be written.
+const DRAINING: Duration = Duration::from_secs(10);
+
+/// Some 40 MB. More stay with the kernel, which counts what it has no room for.
+const MOST_WAITING: usize = 65536;
+const EVENTS_AT_ONCE: usize = 64;
