@@ -24,7 +24,11 @@ pub struct Flow(Value);
 impl FlowLog {
     /// Reads the file of a run that is over.
     pub fn read(file: &Path) -> Self {
-        let text = fs::read_to_string(file).expect("the flow log");
+        Self::parse(&fs::read_to_string(file).expect("the flow log"))
+    }
+
+    /// The same of its text.
+    pub fn parse(text: &str) -> Self {
         let (mut flows, mut warnings, mut summaries) = (Vec::new(), Vec::new(), Vec::new());
         for line in text.lines() {
             let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));

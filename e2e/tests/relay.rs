@@ -1,9 +1,9 @@
 //! What an application and its server notice of the built-in service, which is: nothing. Two of them are in each flow.
 //!
 //! The test process plays both: it makes the application's sockets in the run's cgroup, and the server's outside of it.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -12,7 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use carnet_e2e::Relay;
-use carnet_e2e::command::{Ended, Run, carnet, carnet_run, turn, undisturbed};
+use carnet_e2e::command::{Run, carnet, carnet_run, turn, undisturbed};
+use carnet_e2e::flow_log::{Flow, FlowLog};
 use carnet_e2e::sockets::{accept, connect, listen, until};
 use socket2::SockRef;
 
@@ -37,9 +38,7 @@ fn the_end_of_one_direction_leaves_the_other_one_open() {
             assert_eq!(read_to_end(&mut first), b"");
         }
     }
-    let log = flows.log();
-    assert_eq!(log.len(), 4);
-    assert!(log.iter().all(|flow| flow["ended"] == "closed"), "{log:#?}");
+    assert_eq!(flows.log().iter().map(ended).collect::<Vec<_>>(), ["closed"; 4]);
 }
 
 #[test]
@@ -57,10 +56,10 @@ fn a_reset_is_a_reset_at_the_other_side() {
             assert_eq!(second.read(&mut read).unwrap_err().kind(), ErrorKind::ConnectionReset);
         }
     }
-    let ends: Vec<_> = flows.log().iter().map(|flow| (flow["ended"].clone(), flow["at"].clone())).collect();
-    let aborted = ("aborted".into(), serde_json::Value::Null);
-    let by_destination = ("reset".into(), "destination".into());
-    assert_eq!(ends, [&aborted, &by_destination, &aborted, &by_destination].map(Clone::clone));
+    let log = flows.log();
+    let ends: Vec<_> = log.iter().map(|flow| (ended(flow), flow.at())).collect();
+    let (aborted, by_destination) = (("aborted", None), ("reset", Some("destination")));
+    assert_eq!(ends, [aborted, by_destination, aborted, by_destination]);
 }
 
 #[test]
@@ -78,8 +77,8 @@ fn a_refusal_is_passed_on_at_once() {
     let log = flows.log();
     assert_eq!(log.len(), 2);
     for flow in log {
-        assert_eq!((&flow["ended"], &flow["at"]), (&"failed".into(), &"destination".into()), "{flow}");
-        assert_eq!(flow["error"], "ECONNREFUSED", "{flow}");
+        assert_eq!((ended(&flow), flow.at()), ("failed", Some("destination")), "{flow:?}");
+        assert_eq!(flow.text("error"), Some("ECONNREFUSED"), "{flow:?}");
     }
 }
 
@@ -113,9 +112,7 @@ fn no_byte_is_held_back_while_a_name_is_read() {
         drop(client);
         assert_eq!(read_to_end(&mut server), b"");
     }
-    let log = flows.log();
-    assert_eq!(log.len(), 2);
-    assert!(log.iter().all(|flow| flow["name"] == "carnet.example"), "{log:#?}");
+    assert_eq!(flows.log().iter().map(|flow| flow.text("name")).collect::<Vec<_>>(), [Some("carnet.example"); 2]);
 }
 
 #[test]
@@ -133,8 +130,7 @@ fn much_both_ways_at_once_arrives_unchanged() {
         });
     }
     for flow in flows.log() {
-        assert_eq!((&flow["sent"], &flow["received"]), (&MUCH.into(), &MUCH.into()), "{flow}");
-        assert_eq!(flow["ended"], "closed", "{flow}");
+        assert_eq!((flow.bytes(), ended(&flow)), ((MUCH, MUCH), "closed"), "{flow:?}");
     }
 }
 
@@ -195,14 +191,13 @@ fn alone_ten_thousand_flows_at_once() {
     assert_eq!(run.line_within(MINUTE), "closed");
     until("its files to be closed", || (open_files(service) == at_rest).then_some(()));
     run.say("go on");
-    let ended = run.end();
+    let end = run.end();
 
-    assert_eq!(ended.code, 0);
-    let objects = objects(&ended);
-    let by_end = count_by_end(&objects);
-    assert_eq!(by_end, BTreeMap::from([("closed".to_owned(), count as usize)]), "{}", objects.last().unwrap());
-    let summary = objects.last().unwrap();
-    assert_eq!((&summary["sent"], &summary["events_lost"]), (&(2 * count).into(), &0.into()), "{summary}");
+    assert_eq!(end.code, 0);
+    let log = FlowLog::parse(&end.errors);
+    assert_eq!(log.flows.iter().filter(|flow| ended(flow) == "closed").count() as u64, count, "{}", log.summary);
+    assert_eq!((log.flows.len() as u64, &log.summary["events_lost"]), (count, &0.into()), "{}", log.summary);
+    assert_eq!(log.summary["sent"], 2 * count);
     let mut expected = Vec::new();
     if files < 20_000 {
         expected.push("the limit of open files is");
@@ -210,7 +205,7 @@ fn alone_ten_thousand_flows_at_once() {
     if count == possible {
         expected.push("all there are files for; more wait");
     }
-    assert_said(&objects, &expected);
+    assert_said(&log, &expected);
 }
 
 #[test]
@@ -250,9 +245,9 @@ fn too_few_files_are_told_of_and_flows_wait() {
     assert_eq!(&read, b"when there is room");
     drop(flows);
     run.close_input();
-    let ended = run.end();
-    assert_eq!(ended.code, 0, "{ended:?}");
-    assert_said(&objects(&ended), &["the limit of open files is", "all there are files for; more wait"]);
+    let end = run.end();
+    assert_eq!(end.code, 0, "{end:?}");
+    assert_said(&FlowLog::parse(&end.errors), &["the limit of open files is", "all there are files for; more wait"]);
 }
 
 /// A run with two built-in services, and what went through it.
@@ -273,47 +268,26 @@ impl Flows {
     }
 
     /// Ends the run and returns its flows in the order of their beginning.
-    fn log(mut self) -> Vec<serde_json::Value> {
+    fn log(mut self) -> Vec<Flow> {
         self.run.close_input();
-        let ended = self.run.end();
-        assert_eq!(ended.code, 0, "{ended:?}");
-        let mut flows = objects(&ended);
-        flows.retain(|object| object["type"] == "flow");
-        flows.sort_by_key(|flow| flow["time"].as_str().unwrap().to_owned());
-        for flow in &flows {
-            assert_eq!(
-                (&flow["chain"][0]["service"], &flow["chain"][1]["service"]),
-                (&"inspect".into(), &"inspect-2".into())
-            );
-        }
+        let end = self.run.end();
+        assert_eq!(end.code, 0, "{end:?}");
+        let mut flows = FlowLog::parse(&end.errors).flows;
+        flows.sort_by_key(|flow| flow.text("time").map(str::to_owned));
+        assert!(flows.iter().all(|flow| flow.chain() == [("inspect", false), ("inspect-2", false)]), "{flows:#?}");
         flows
     }
 }
 
-fn objects(ended: &Ended) -> Vec<serde_json::Value> {
-    ended
-        .errors
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
-        .collect()
-}
-
-fn count_by_end(objects: &[serde_json::Value]) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for flow in objects.iter().filter(|object| object["type"] == "flow") {
-        *counts.entry(flow["ended"].as_str().unwrap().to_owned()).or_default() += 1;
-    }
-    counts
+fn ended(flow: &Flow) -> &str {
+    flow.text("ended").unwrap()
 }
 
 /// These warnings, in this order, and no others.
-fn assert_said(objects: &[serde_json::Value], expected: &[&str]) {
-    let warnings: Vec<_> = objects.iter().filter(|object| object["type"] == "warning").collect();
-    let said = |(warning, words): (&&serde_json::Value, &&str)| warning["message"].as_str().unwrap().contains(*words);
-    assert!(
-        warnings.len() == expected.len() && warnings.iter().zip(expected).all(said),
-        "{warnings:#?}, not {expected:#?}"
-    );
+fn assert_said(log: &FlowLog, expected: &[&str]) {
+    let said = |(warning, words): (&String, &&str)| warning.contains(*words);
+    let as_expected = log.warnings.len() == expected.len() && log.warnings.iter().zip(expected).all(said);
+    assert!(as_expected, "{:#?}, not {expected:#?}", log.warnings);
 }
 
 fn read_to_end(socket: &mut TcpStream) -> Vec<u8> {

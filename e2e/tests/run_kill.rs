@@ -2,6 +2,7 @@
 //! command's gets past the services meanwhile.
 //!
 //! Where it went is told by its source: the command connects from 127.0.0.2, services from 127.0.0.1.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![forbid(unsafe_code)]
 
 use std::io::{Read, Write};
@@ -188,7 +189,7 @@ impl Part {
 }
 
 /// Through two services, a command that has children, which connect as fast as they can until its input ends.
-fn command<'a>(destination: &'a str) -> [&'a str; 10] {
+fn command(destination: &str) -> [&str; 10] {
     let script = r#""$0" insist 2 "$1" & "$0" insist 2 "$1" & read line; exit 0"#;
     let service = concat!("'", env!("CARGO_BIN_EXE_carnet-e2e-through"), "' {port}");
     ["--through", "inspect", "--through", service, "--", "sh", "-c", script, LOAD, destination]

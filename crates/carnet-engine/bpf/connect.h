@@ -132,6 +132,38 @@ __noinline int carnet_listener_of(struct bpf_sock_addr *ctx, struct search *sear
 	return worst;
 }
 
+/* Puts in what the kernel takes an unspecified destination for: 0.0.0.0 is the address to which the socket is bound. */
+static __always_inline void unspecified_means(struct bpf_sock_addr *ctx, __u8 ip[16])
+{
+	__be32 loopback = bpf_htonl(0x7f000001), bound = 0;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (sk)
+		bound = sk->src_ip4;
+	if (ip_is_v4(ip))
+		ip_from_v4(ip, bound ? bound : loopback);
+	else if (sk && !sk->src_ip6[0] && !sk->src_ip6[1] && sk->src_ip6[2] == V4_MAPPED_WORD)
+		ip_from_v4(ip, loopback);
+	else
+		ip_from_v6(ip, 0, 0, 0, bpf_htonl(1));
+}
+
+/* Does the provider itself listen where its explicit proxy was dialled? Else the connection is refused. */
+static __always_inline bool dialled_owner(struct attempt *attempt, __u32 provider)
+{
+	struct carnet_question *question = &attempt->question;
+	__u32 owned;
+
+	attempt->target = question->remote;
+	if (ip_is_unspecified(attempt->target.ip))
+		unspecified_means(attempt->ctx, attempt->target.ip);
+	owned = carnet_listener_at(attempt->ctx, &attempt->target, question->slot);
+	if (owned & (1U << provider))
+		return true;
+	answer(question, CARNET_VERDICT_REFUSE, owned == NOBODY_LISTENS ? CARNET_REASON_DEAD : CARNET_REASON_STRANGER);
+	return false;
+}
+
 /* Asks the decision; where it names a provider that turns out dead, marks it so and asks again. 1 ends the loop. */
 static long attempt_once(__u32 round, void *data)
 {
@@ -159,6 +191,8 @@ static long attempt_once(__u32 round, void *data)
 			return 0;
 		}
 	}
+	if (question->verdict == CARNET_VERDICT_DIRECT && !dialled_owner(attempt, i))
+		return 1;
 	/* The runaway guard: a process outside every owner may carry a flow round and round. */
 	provider = &attempt->policy->provider[i];
 	if (provider->in_flight_limit &&
@@ -171,22 +205,6 @@ static long attempt_once(__u32 round, void *data)
 static __always_inline bool is_local(const struct carnet_addr *addr)
 {
 	return ip_is_loopback(addr->ip) || bpf_map_lookup_elem(&carnet_local, addr->ip);
-}
-
-/* Puts in what the kernel takes an unspecified destination for: 0.0.0.0 is the address to which the socket is bound. */
-static __always_inline void unspecified_means(struct bpf_sock_addr *ctx, __u8 ip[16])
-{
-	__be32 loopback = bpf_htonl(0x7f000001), bound = 0;
-	struct bpf_sock *sk = ctx->sk;
-
-	if (sk)
-		bound = sk->src_ip4;
-	if (ip_is_v4(ip))
-		ip_from_v4(ip, bound ? bound : loopback);
-	else if (sk && !sk->src_ip6[0] && !sk->src_ip6[1] && sk->src_ip6[2] == V4_MAPPED_WORD)
-		ip_from_v4(ip, loopback);
-	else
-		ip_from_v6(ip, 0, 0, 0, bpf_htonl(1));
 }
 
 /* Index of the provider whose listener the application dialled itself, by whatever local address, or CARNET_NONE. */

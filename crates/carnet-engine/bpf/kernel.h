@@ -37,15 +37,12 @@
 #define ENODATA      61
 #define EBADMSG      74
 #define EMSGSIZE     90
-#define ENOPROTOOPT  92
 #define EOPNOTSUPP   95
 #define ENETUNREACH  101
 #define ENOBUFS      105
 #define EISCONN      106
 #define ECONNREFUSED 111
 #define ESTALE       116
-
-#define MAX_ERRNO 4095
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

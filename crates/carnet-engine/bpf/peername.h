@@ -21,7 +21,8 @@ int carnet_getpeername4(struct bpf_sock_addr *ctx)
 {
 	struct carnet_sock *sock = redirected_sock(ctx);
 
-	if (sock) {
+	/* IPV6_ADDRFORM makes an IPv4 socket of an IPv6 one, if only it leads to an IPv4 listener. */
+	if (sock && ip_is_v4(sock->flow.remote.ip)) {
 		ctx->user_ip4 = ip_words(sock->flow.remote.ip).w[3];
 		ctx->user_port = bpf_htons(sock->flow.remote.port);
 	}

@@ -14,13 +14,17 @@
 
 __u64 carnet_flows_made; /* low half of the next flow id */
 
-/* The calling process as the origin of a new flow. The process, not the thread: its first thread's name. */
+/*
+ * The calling process as the origin of a new flow. The process, not the thread: its first thread's name and start. But
+ * the executable is the calling thread's, which is the same one: a first thread that has ended has none any more.
+ */
 static __always_inline void record_begin(struct carnet_records *record, const struct carnet_config *config,
 					 struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u8 family,
 					 __u32 ifindex, __u64 now)
 {
-	struct task_struct *leader = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), group_leader);
-	struct inode *exe = BPF_CORE_READ(leader, mm, exe_file, f_inode);
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+	struct inode *exe = BPF_CORE_READ(task, mm, exe_file, f_inode);
 	struct carnet_origin *origin = &record->origin;
 	__u64 ids = bpf_get_current_uid_gid();
 

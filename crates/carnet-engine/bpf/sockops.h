@@ -68,7 +68,6 @@ static __always_inline void sockops_watch(struct bpf_sock_ops *ctx)
 static __always_inline void sockops_connecting(struct bpf_sock_ops *ctx, struct carnet_sock *sock)
 {
 	struct carnet_handover *flow = &sock->flow;
-	const struct carnet_config *config = carnet_config_now();
 	struct carnet_tuple tuple = {};
 	struct ends ends = {};
 
@@ -87,7 +86,7 @@ static __always_inline void sockops_connecting(struct bpf_sock_ops *ctx, struct 
 		sockops_cut_off(ctx);
 		return;
 	}
-	if (config && !sock->flight)
+	if (!sock->flight)
 		sock->flight = carnet_flight_begin(flow->handle, &flow->remote, NULL);
 }
 
@@ -169,6 +168,9 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 		return;
 	}
 	sock->flow = *flow;
+	/* Where the client ends at this moment, the entry's memory may have become another's while it was copied. */
+	if (bpf_map_delete_elem(&carnet_handovers, &tuple))
+		return sockops_unannounced(ctx, sk, policy, slot, owned, &ends);
 	sock->flags = SOCK_ACCEPTED;
 	carnet_count(CARNET_COUNT_HANDED_OVER);
 	if (provider->flags & CARNET_PROVIDER_UNAWARE) {
@@ -176,7 +178,6 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 		if (sock->flight)
 			sockops_watch(ctx);
 	}
-	bpf_map_delete_elem(&carnet_handovers, &tuple);
 }
 
 /*

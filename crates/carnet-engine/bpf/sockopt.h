@@ -28,9 +28,7 @@ struct sockaddr_v6 {
 	__u32           scope;
 };
 
-/* What a get hook does: answer with so many bytes, fail with an errno, or leave the option alone. */
-#define LEAVE 0
-
+/* What a get hook does: fail with an errno, answer with so many bytes, or return 1 to leave the option alone. */
 static __always_inline int get_fail(int err)
 {
 	bpf_set_retval(-err);
@@ -282,7 +280,7 @@ static __always_inline void set_event(struct bpf_sockopt *ctx, struct carnet_soc
 	event_submit(event);
 }
 
-/* 0, or why not. `created` is the socket's storage where the record was taken. */
+/* 0, or why not. `taken` is the socket's storage where the record was taken. */
 static __always_inline int set_records(struct bpf_sockopt *ctx, const struct carnet_config *config,
 				       struct carnet_sock **taken)
 {

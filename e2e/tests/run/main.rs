@@ -1,4 +1,5 @@
 //! `carnet run` as its users see it: services, the flow log, exit codes, signals, the terminal, and whose it is.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![forbid(unsafe_code)]
 
 mod ending;

@@ -1,7 +1,7 @@
 //! A service that `carnet run` starts: the built-in one, or a command.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -181,19 +181,31 @@ pub fn addresses_of(listener: &Listener) -> Vec<SocketAddr> {
     }
 }
 
-/// A port that is free in both families. Somebody may take it before the service does; then the service says so, and
-/// nothing is sent to the other one, which is not the owner.
+/// A port that nothing has on either family, for a service that binds it a moment later.
+///
+/// Chosen below the range from which the kernel gives ports to connections: in between, the port can only be lost to
+/// somebody who asks for just this one.
 fn free_port() -> Result<u16> {
+    let end = first_ephemeral_port().filter(|&first| first > LOWEST_PORT).unwrap_or(u16::MAX);
     for _ in 0..ATTEMPTS {
-        let v4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot find a free port")?;
-        let port = v4.local_addr().context("cannot find a free port")?.port();
-        match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            // Free, or a host without IPv6.
-            _ => return Ok(port),
+        let random = getrandom::u32().context("cannot get a random number")?;
+        let port = LOWEST_PORT + (random % u32::from(end - LOWEST_PORT)) as u16;
+        let v4 = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port));
+        let v6 = TcpListener::bind((Ipv6Addr::LOCALHOST, port));
+        // Another error is that of a host without this family.
+        let is_taken =
+            |bound: &io::Result<TcpListener>| matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrInUse);
+        if !is_taken(&v4) && !is_taken(&v6) {
+            return Ok(port);
         }
     }
     bail!("no port is free on both 127.0.0.1 and ::1")
+}
+
+/// Lower end of the kernel's range; `None` where it cannot be read.
+fn first_ephemeral_port() -> Option<u16> {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    range.split_whitespace().next()?.parse().ok()
 }
 
 /// The newest lines of a process's output.
@@ -240,6 +252,9 @@ const LAST_WORDS_DEADLINE: Duration = Duration::from_millis(200);
 const LINES_KEPT: usize = 20;
 const LONGEST_LINE: u64 = 8192;
 const ATTEMPTS: u32 = 100;
+
+/// Ports below it are where well-known services are looked for.
+const LOWEST_PORT: u16 = 10_240;
 
 #[cfg(test)]
 mod tests {
