@@ -50,6 +50,9 @@ const FULL: Round = Round {
 /// Most growth of the kernel's memory that is not a leak.
 const GROWTH: usize = 2 * 1024 * 1024;
 
+/// Most rounds of which one must not grow.
+const ROUNDS: usize = 3;
+
 const PAGE: usize = 4096;
 
 #[test]
@@ -61,12 +64,23 @@ fn alone_hundred_thousand_connections_leave_nothing() {
 
     // Some memory stays once it has been needed, so the first round's is no measure.
     in_own_network(|| Leaks::new(&mut sandbox).round(&FIRST));
+    // The measure is the whole machine's, and somebody else's memory may grow meanwhile. A leak of ours grows in every
+    // round.
+    let mut growths = Vec::new();
+    while growths.len() < ROUNDS && growths.last().is_none_or(|&last| last >= GROWTH) {
+        growths.push(growth(&mut sandbox));
+    }
+    assert!(growths.last().is_some_and(|&last| last < GROWTH), "unreclaimable slab grew in every round: {growths:?}");
+}
+
+/// One full round; by how many bytes the kernel's memory has grown after it.
+fn growth(sandbox: &mut Sandbox) -> usize {
     let before = settled_slab();
-    let held = in_own_network(|| Leaks::new(&mut sandbox).round(&FULL));
+    let held = in_own_network(|| Leaks::new(sandbox).round(&FULL));
     let after = until_slab_is_below(before + GROWTH);
     println!("unreclaimable slab: {before} before, {held} with {} open, {after} after", FULL.client_killed);
     assert!(held > before + GROWTH, "the measure sees open connections: {before} before, {held} with some open");
-    assert!(after < before + GROWTH, "unreclaimable slab grew from {before} to {after} bytes");
+    after.saturating_sub(before)
 }
 
 impl Round {
