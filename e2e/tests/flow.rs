@@ -52,6 +52,21 @@ fn every_field_is_true() {
     }
 }
 
+/// A process lives on when its first thread has ended. `/proc/<pid>/exe` leads nowhere then, the record does.
+#[test]
+fn the_executable_is_known_when_the_first_thread_has_ended() {
+    let mut sandbox = Sandbox::new();
+    let server = listen("127.0.0.1:0");
+    let service = sandbox.service(Kind::Aware);
+    let client = Client::start_with(&sandbox, (4320, 5430), server.local_addr().unwrap(), &["alone"]);
+    let flow = flow_of(&accepted_at(&service, &server));
+    let origin = flow.origin();
+    assert_eq!((origin.pid, origin.exe), (client.child.id(), client.identity()));
+    assert_eq!(ticks(origin.start_time), start_ticks(client.child.id()));
+    assert_eq!(origin.comm, NAME[..15]);
+    assert_eq!(origin.executable_path(), None);
+}
+
 /// The second service is unaware: what comes after it is inferred, and says so.
 #[test]
 fn at_every_hop_it_is_the_first_application() {
@@ -206,7 +221,11 @@ fn dialled_straight() {
 }
 
 impl Client {
-    fn start(sandbox: &Sandbox, (uid, gid): (u32, u32), destination: SocketAddr) -> Self {
+    fn start(sandbox: &Sandbox, ids: (u32, u32), destination: SocketAddr) -> Self {
+        Self::start_with(sandbox, ids, destination, &[])
+    }
+
+    fn start_with(sandbox: &Sandbox, (uid, gid): (u32, u32), destination: SocketAddr, how: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("carnet-e2e-flow.{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
         let executable = folder.join(NAME);
@@ -215,6 +234,7 @@ impl Client {
         let mut child = sandbox
             .app_command(executable.to_str().expect("UTF-8"))
             .args([uid.to_string(), gid.to_string(), destination.to_string()])
+            .args(how)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -228,17 +248,21 @@ impl Client {
     /// Everything that can be known of the client from elsewhere.
     fn assert_is_origin(&self, origin: &Origin, sandbox: &Sandbox, server: &TcpListener) {
         let destination = server.local_addr().expect("an address");
-        let file = fs::metadata(&self.executable).expect("stat");
-        let device = libc::major(file.dev()) << 20 | libc::minor(file.dev());
         assert_eq!(origin.pid, self.child.id());
         assert_eq!(ticks(origin.start_time), start_ticks(self.child.id()));
         assert_eq!((origin.uid, origin.gid), (4320, 5430), "the real ids");
         assert_eq!(origin.comm, NAME[..15], "the first thread's, though the second one connected");
-        assert_eq!(origin.exe, Executable { device, inode: file.ino() });
+        assert_eq!(origin.exe, self.identity());
         assert_eq!(origin.executable_path(), Some(self.executable.canonicalize().expect("the file")));
         assert_eq!(origin.cgroup_id, sandbox.app_cgroup().id());
         assert_eq!(origin.family, if destination.is_ipv4() { Family::V4 } else { Family::V6 });
         assert_eq!((origin.destination, origin.source), (destination, Some(self.source)));
+    }
+
+    fn identity(&self) -> Executable {
+        let file = fs::metadata(&self.executable).expect("stat");
+        let device = libc::major(file.dev()) << 20 | libc::minor(file.dev());
+        Executable { device, inode: file.ino() }
     }
 }
 

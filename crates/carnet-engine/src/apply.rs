@@ -56,7 +56,8 @@ const DEEPEST_OWNER: u32 = 11;
 
 impl Engine {
     /// Puts a policy in force, as a whole: it is written to the slot that is not in use, then that slot is named. A
-    /// connect() sees the old policy or the new one.
+    /// connect() sees the old policy or the new one. Only where a second policy follows while it is under way may it find
+    /// its own half rewritten, and be refused.
     pub fn apply(&mut self, image: &Image) -> Result<(), Error> {
         let slot = 1 - self.config.policy_slot;
         check_depth(&image.policy)?;

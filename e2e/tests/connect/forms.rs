@@ -243,6 +243,24 @@ fn many_threads_at_once() {
     assert_eq!(sandbox.engine.open_handovers().unwrap(), 0);
 }
 
+/// An IPv6 socket that leads to an IPv4 listener can become an IPv4 one. Then it has no room for what it asked for.
+#[test]
+fn an_ipv6_socket_that_becomes_an_ipv4_one() {
+    let mut sandbox = Sandbox::new();
+    let service = sandbox.service_at(Service::Aware, &["127.0.0.1:0"]);
+    let listener = service.listeners[0].local_addr().unwrap();
+    let server = listen("127.0.0.1:0");
+    let v4 = server.local_addr().unwrap();
+    let v6: SocketAddr = ([0, 0, 0, 0, 0, 0, 0, 1], 9).into();
+    for (destination, after) in [(mapped(v4), v4), (v6, listener)] {
+        let client = sandbox.in_app(|| connect_on(Kind::V6.socket(), &destination.into())).expect("connect");
+        assert_eq!(client.peer_addr().unwrap(), destination);
+        raw::set(&client, libc::IPPROTO_IPV6, libc::IPV6_ADDRFORM, &libc::AF_INET.to_ne_bytes()).expect("mapped");
+        assert_eq!(client.peer_addr().unwrap(), after);
+        accept(&service.listeners[0]);
+    }
+}
+
 fn bound(kind: Kind, to: SocketAddr) -> Socket {
     let socket = kind.socket();
     socket.set_reuse_address(true).expect("SO_REUSEADDR");

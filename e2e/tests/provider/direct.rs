@@ -1,16 +1,17 @@
 //! Explicit proxies: a listener that applications may dial.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
-use carnet::{ErrorKind, Redirect, State};
+use carnet::{Redirect, State};
 use carnet_abi::{
-    COUNT_STRANGERS, EVENT_CONNECT, EVENT_STRANGER, Event, REASON_OWN_LISTENER, REASON_RULE, REASON_TERMINAL,
+    EVENT_CONNECT, Event, REASON_DEAD, REASON_OWN_LISTENER, REASON_RULE, REASON_STRANGER, REASON_TERMINAL,
     VERDICT_DIRECT, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_REFUSE,
 };
 use carnet_e2e::sockets::{accept, assert_joined, connect, connect_on, is_idle, listen, stream};
 use carnet_e2e::{Sandbox, Service};
 use carnet_policy::Service as Awareness;
+
+use super::assert_refused;
 
 #[test]
 fn an_application_dials_it_and_it_gets_the_record() {
@@ -96,42 +97,40 @@ fn services_dial_each_other_upwards_only() {
 }
 
 #[test]
-fn one_that_is_gone_refuses_by_itself() {
+fn one_that_is_gone_is_seen() {
     let (mut sandbox, mut services) = two_direct();
     let proxy = services[0].listeners[0].local_addr().unwrap();
     services.remove(0);
-    let (result, decision) = sandbox.decided(|| connect(proxy));
-    assert_eq!(result.expect_err("nobody listens"), libc::ECONNREFUSED);
-    assert_eq!(decision.verdict, VERDICT_DIRECT, "it was let through, and the kernel refused");
+    let event = assert_refused(&mut sandbox, proxy, libc::ECONNREFUSED, REASON_DEAD);
+    assert_eq!((event.handle, event.record.depth), (1, 0));
     assert_eq!(sandbox.engine.open_handovers().unwrap(), 0);
     assert_eq!(sandbox.engine.open_flights().unwrap(), 0);
 }
 
-/// Nobody looks at the listener before an application dials an explicit proxy, but whoever took its port gets no record
-/// and hears nothing.
 #[test]
-fn a_stranger_in_its_place_is_cut_off() {
+fn a_stranger_in_its_place_gets_nothing() {
     let (mut sandbox, mut services) = two_direct();
     let proxy = services[0].listeners[0].local_addr().unwrap();
     services.remove(0);
-    let stranger = sandbox.in_app(|| listen(&proxy.to_string()));
-    sandbox.events();
-    let mut client = sandbox.in_app(|| connect(proxy)).expect("the handshake is the kernel's");
-    let mut accepted = accept(&stranger);
-    let events = sandbox.events_until(|event| event.kind == EVENT_STRANGER);
-    let event = events.last().unwrap();
-    assert_eq!((event.handle, event.remote.to_socket_addr()), (1, proxy));
-    assert_eq!(event.local.to_socket_addr(), proxy);
-    assert_eq!(event.record.depth, 1);
-    assert_eq!(sandbox.engine.counters().unwrap()[COUNT_STRANGERS], 1);
-
-    let kind = Redirect::of(&accepted).records().expect_err("a stranger has the record").kind();
-    assert!(matches!(kind, ErrorKind::NotRedirected | ErrorKind::NoEngine), "{kind:?}");
-    let _ = client.write_all(b"secret");
-    assert_eq!(client.read(&mut [0]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
-    accepted.set_nonblocking(true).unwrap();
-    accepted.read(&mut [0; 8]).expect_err("a stranger heard something");
-    assert_eq!(sandbox.engine.open_handovers().unwrap(), 0);
+    let everywhere = SocketAddr::from(([0, 0, 0, 0], proxy.port()));
+    for maker in ["the application", "another service", "nobody of ours"] {
+        let take = || listen(&proxy.to_string());
+        let stranger = match maker {
+            "the application" => sandbox.in_app(take),
+            "another service" => sandbox.in_service(1, take),
+            _ => take(),
+        };
+        for dialled in [proxy, everywhere] {
+            let event = assert_refused(&mut sandbox, dialled, libc::ECONNREFUSED, REASON_STRANGER);
+            assert_eq!((event.handle, event.record.depth), (1, 0), "{maker}");
+        }
+        assert!(is_idle(&stranger), "{maker}");
+    }
+    let revived = sandbox.in_service(0, || listen(&proxy.to_string()));
+    for dialled in [proxy, everywhere] {
+        let _client = sandbox.in_app(|| connect(dialled)).expect("the owner is back");
+        assert_eq!(Redirect::of(&accept(&revived)).flow().expect("flow").destination(), dialled);
+    }
 }
 
 fn two_direct() -> (Sandbox, Vec<Service>) {

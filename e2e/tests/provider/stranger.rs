@@ -1,11 +1,12 @@
 //! Somebody else listens where the service should: no connection and no record for them.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 
-use carnet::Redirect;
-use carnet_abi::{REASON_RULE, REASON_STRANGER, VERDICT_REDIRECT};
-use carnet_e2e::Sandbox;
-use carnet_e2e::sockets::{accept, connect, is_idle, listen, until};
+use carnet::{ErrorKind, Redirect};
+use carnet_abi::{COUNT_STRANGERS, EVENT_STRANGER, REASON_RULE, REASON_STRANGER, VERDICT_REDIRECT};
+use carnet_e2e::sockets::{accept, connect, connect_on, is_idle, listen, stream, until};
+use carnet_e2e::{Sandbox, raw};
 use carnet_policy::{OnDead, Service};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -94,6 +95,44 @@ fn one_who_shares_the_port_gets_nothing() {
             until("the connection", || owned.iter().find_map(|listener| listener.accept().ok()));
         }
     }
+}
+
+/// TCP Fast Open puts the handshake off until the first write, so there is all the time in the world between the look
+/// at the listener and the SYN.
+#[test]
+fn one_who_takes_the_port_after_connect_is_cut_off() {
+    let mut sandbox = Sandbox::new();
+    let mut service = sandbox.service(Service::Aware);
+    let at = service.listeners[0].local_addr().unwrap();
+    let destination: SocketAddr = ([127, 0, 0, 1], 9).into();
+    let mut client = sandbox.in_app(|| {
+        let socket = stream(destination);
+        for option in [libc::TCP_FASTOPEN_CONNECT, libc::TCP_FASTOPEN_NO_COOKIE] {
+            raw::set(&socket, libc::IPPROTO_TCP, option, &1_i32.to_ne_bytes()).expect("TCP Fast Open");
+        }
+        connect_on(socket, &destination.into()).expect("nothing is sent yet")
+    });
+    assert!(is_idle(&service.listeners[0]));
+    service.listeners.clear();
+    let stranger = sandbox.in_app(|| listen(&at.to_string()));
+
+    sandbox.events();
+    // Begins the handshake and no more: bytes in its last packet are delivered before anybody can be cut off.
+    assert_eq!(client.write(b"").expect("it begins"), 0);
+    let mut accepted = accept(&stranger);
+    let events = sandbox.events_until(|event| event.kind == EVENT_STRANGER);
+    let event = events.last().unwrap();
+    assert_eq!((event.handle, event.record.depth), (1, 1));
+    assert_eq!((event.remote.to_socket_addr(), event.local.to_socket_addr()), (destination, at));
+    assert_eq!(sandbox.engine.counters().unwrap()[COUNT_STRANGERS], 1);
+
+    let kind = Redirect::of(&accepted).records().expect_err("a stranger has the record").kind();
+    assert!(matches!(kind, ErrorKind::NotRedirected | ErrorKind::NoEngine), "{kind:?}");
+    let _ = client.write_all(b"secret");
+    assert_eq!(client.read(&mut [0]).unwrap_err().raw_os_error(), Some(libc::ECONNRESET));
+    accepted.set_nonblocking(true).unwrap();
+    accepted.read(&mut [0; 8]).expect_err("a stranger heard something");
+    assert_eq!(sandbox.engine.open_handovers().unwrap(), 0);
 }
 
 fn share(at: SocketAddr) -> TcpListener {
