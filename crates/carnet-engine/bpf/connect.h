@@ -207,6 +207,24 @@ static __always_inline bool is_local(const struct carnet_addr *addr)
 	return ip_is_loopback(addr->ip) || bpf_map_lookup_elem(&carnet_local, addr->ip);
 }
 
+/* Who owns the socket that listens at this address of the host's own, by whatever name it is dialled; 0: nobody. */
+__noinline int carnet_local_listener(struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u32 slot)
+{
+	struct carnet_addr at;
+	int owned;
+
+	if (!remote)
+		return 0;
+	/* A copy, because Linux 6.1 takes no map key out of a global function's argument. */
+	at = *remote;
+	if (ip_is_unspecified(at.ip))
+		unspecified_means(ctx, at.ip);
+	if (!is_local(&at))
+		return 0;
+	owned = carnet_listener_at(ctx, &at, slot);
+	return owned == NOBODY_LISTENS ? 0 : owned;
+}
+
 /* Index of the provider whose listener the application dialled itself, by whatever local address, or CARNET_NONE. */
 __noinline int carnet_dialled_listener(struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u32 slot)
 {
@@ -218,16 +236,13 @@ __noinline int carnet_dialled_listener(struct bpf_sock_addr *ctx, const struct c
 	on_port = carnet_listeners_on(remote->port, slot);
 	if (!on_port)
 		return CARNET_NONE;
-	/* A copy, because Linux 6.1 takes no map key out of a global function's argument. */
 	key.at = *remote;
 	if (ip_is_unspecified(key.at.ip))
 		unspecified_means(ctx, key.at.ip);
 	exact = bpf_map_lookup_elem(&carnet_listeners, &key);
 	if (exact)
 		return owning_provider(*exact);
-	if (!is_local(&key.at))
-		return CARNET_NONE;
-	return owning_provider(carnet_listener_at(ctx, &key.at, slot) & on_port);
+	return owning_provider(carnet_local_listener(ctx, remote, slot) & on_port);
 }
 
 /* Whose socket: fills the dialer, and says whether this connection is ours to decide on without a record. */
@@ -245,6 +260,17 @@ static __always_inline bool attempt_whose(struct attempt *attempt)
 			question->dialer = owning_provider(owned);
 	}
 	return owned & OWNED_GOVERNED;
+}
+
+/* A service's connection to another socket of its own, such as a helper's: no flow, and nobody else's business. */
+static __always_inline bool is_internal(struct attempt *attempt)
+{
+	struct carnet_question *question = &attempt->question;
+	__u32 dialer = question->dialer;
+
+	if (dialer >= CARNET_MAX_PROVIDERS || question->listener != CARNET_NONE)
+		return false;
+	return carnet_local_listener(attempt->ctx, &question->remote, question->slot) & (1U << dialer);
 }
 
 /* Provides the record this connection starts from. False: there is none, and it is not ours. */
@@ -274,7 +300,7 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 		sock->base_floor = record_floor(record);
 		return true;
 	}
-	if (found == FLIGHT_NONE && !governed)
+	if (found == FLIGHT_NONE && (!governed || is_internal(attempt)))
 		return false;
 	ifindex = attempt->ctx->sk->bound_dev_if;
 	if (ifindex == NOWHERE_IFINDEX)
@@ -386,7 +412,7 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	const struct carnet_addr *remote = &question->remote;
 	struct bpf_sock_addr *ctx = attempt->ctx;
 	struct carnet_sock *sock;
-	bool governed;
+	bool governed, special;
 	__u64 now;
 	int err;
 
@@ -418,7 +444,7 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 		sock->flags = 0;
 	sock->flags &= SOCK_RECORD;
 	question->listener = carnet_dialled_listener(ctx, remote, question->slot);
-	/* A service's connection without a record is not ours, unless it leads to a listener: that could go on. */
+	/* An outside service's connection without a record is ours only if it leads to a listener: it could go on. */
 	if (!attempt_record(attempt, config, governed || question->listener != CARNET_NONE, now))
 		return 0;
 	sock->flow.remote = *remote;
@@ -434,9 +460,11 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 
 	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
 		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_KERNEL);
-	} else if (question->listener == CARNET_NONE && ip_is_special(remote->ip)) {
-		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_SPECIAL);
 	} else {
+		/* The host's filters and the default hold for special destinations too; no provider gets them. */
+		special = question->listener == CARNET_NONE && ip_is_special(remote->ip);
+		if (special)
+			question->floor = CARNET_ABOVE_ALL;
 		bpf_loop(CARNET_MAX_PROVIDERS + 1, attempt_once, attempt, 0);
 		if (question->verdict == CARNET_VERDICT_REFUSE && question->reason == CARNET_REASON_DEAD) {
 			if (attempt->trouble == LISTENER_STRANGER)
@@ -444,6 +472,8 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 			else if (attempt->trouble == LISTENER_FAMILY)
 				question->reason = CARNET_REASON_FAMILY;
 		}
+		if (special && question->reason == CARNET_REASON_DEFAULT)
+			question->reason = CARNET_REASON_SPECIAL;
 	}
 	err = attempt_finish(attempt, now);
 	attempt_event(attempt, now, err);

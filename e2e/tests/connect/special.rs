@@ -2,10 +2,10 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use carnet_abi::{EVENT_CONNECT, REASON_SPECIAL, VERDICT_PASS};
+use carnet_abi::{EVENT_CONNECT, REASON_BLOCKED, REASON_RULE, REASON_SPECIAL, VERDICT_PASS};
 use carnet_e2e::sockets::{accept, assert_joined, connect, is_idle, listen};
 use carnet_e2e::{Sandbox, netns};
-use carnet_policy::Service;
+use carnet_policy::{HostAction, Match, Service};
 use nix::net::if_::if_nametoindex;
 
 #[test]
@@ -89,4 +89,20 @@ fn udp() {
         client.connect(service.listeners[family].local_addr().unwrap()).expect("connect");
     }
     assert!(sandbox.events().iter().all(|event| event.kind != EVENT_CONNECT));
+}
+
+#[test]
+fn the_hosts_filters_hold_for_them_too() {
+    let mut sandbox = Sandbox::new();
+    let server = listen("0.0.0.0:0");
+    let destination: SocketAddr = ([0, 0, 0, 0], server.local_addr().unwrap().port()).into();
+    sandbox.policy.default = HostAction::Block;
+    sandbox.apply();
+    let (refused, decision) = sandbox.decided(|| connect(destination));
+    assert_eq!((refused.unwrap_err(), decision.reason), (libc::EACCES, REASON_BLOCKED));
+    assert!(is_idle(&server));
+    sandbox.host_filter(Match::ALL, HostAction::Permit);
+    let (client, decision) = sandbox.decided(|| connect(destination));
+    assert_eq!((decision.verdict, decision.reason), (VERDICT_PASS, REASON_RULE));
+    assert_joined(&mut client.expect("connect"), &mut accept(&server));
 }

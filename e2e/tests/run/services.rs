@@ -60,6 +60,23 @@ fn flags_are_an_order() {
     }
 }
 
+/// A service that goes elsewhere without a record makes a flow of its own: those after it have that, and nothing passes
+/// them by.
+#[test]
+fn a_services_own_connections_go_through_those_after_it() {
+    let [asked, elsewhere] = [echo_server(), echo_server()];
+    let [asked, elsewhere] = [asked.addresses[0], elsewhere.addresses[0]];
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/foreign/elsewhere.py");
+    let service = format!("python3 '{script}' {{port}} {} {}", elsewhere.ip(), elsewhere.port());
+    let through = ["--through", &service, "--through", "inspect", "--", LOAD, "finish", "1", &asked.to_string()];
+    let (ended, objects) = run_logged(&through);
+
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let mut told: Vec<_> = flows(&objects).into_iter().map(|flow| (flow["destination"].clone(), chain(flow))).collect();
+    told.sort_by_key(|(_, chain)| chain.concat());
+    assert_eq!(told, [(elsewhere.to_string().into(), vec!["inspect"]), (asked.to_string().into(), vec!["python3"]),]);
+}
+
 #[test]
 fn a_service_that_runs_already() {
     let server = echo_server();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <mount>/carnet.run-<pid>-<start time>-<pid namespace>/
-//!     app/            the command: the governed cgroup
+//!     app/            the command
 //!     services/0, 1   what the command goes through
 //! ```
 

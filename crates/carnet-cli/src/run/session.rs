@@ -32,7 +32,7 @@ pub fn run(arguments: &Arguments, signals: &Signals, guardian: &mut Guardian, li
     }
     guardian.entrust(&hierarchy.mount().join(name.to_string()))?;
     let place = Place::create(&hierarchy, &name)?;
-    let mut engine = Engine::load(&place.app, &Options::default())?;
+    let mut engine = Engine::load(&place.root, &Options::default())?;
 
     let setup =
         Setup { arguments, signals, guardian, hierarchy: &hierarchy, services: &place.services, identity: &identity };
