@@ -347,17 +347,10 @@ static __noinline void sock_end_unsent(struct carnet_sock *sock, __u64 cookie, _
 	if (!(sock->flags & SOCK_DECIDED) || sock->flags & SOCK_SENT)
 		return;
 	sock->flags &= ~SOCK_DECIDED;
-	event = event_begin(CARNET_EVENT_END, now, cookie);
+	event = event_of_end(sock, now, cookie);
 	if (!event)
 		return;
-	event_record(event, &sock->flow.record);
-	event->remote = sock->flow.remote;
-	event->verdict = sock->verdict;
-	event->handle = sock->flow.handle;
-	event->dialer = sock->dialer;
-	event->base = sock->base;
 	event->how = CARNET_HOW_FAILED;
-	event->duration = now - sock->decided_at;
 	event_submit(event);
 }
 

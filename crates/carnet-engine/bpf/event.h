@@ -32,6 +32,23 @@ static __always_inline void event_record(struct carnet_event *event, const struc
 	event->record.key_id = 0;
 }
 
+/* The end of a connection, all but how it ended. */
+static __always_inline struct carnet_event *event_of_end(const struct carnet_sock *sock, __u64 now, __u64 cookie)
+{
+	struct carnet_event *event = event_begin(CARNET_EVENT_END, now, cookie);
+
+	if (!event)
+		return NULL;
+	event_record(event, &sock->flow.record);
+	event->remote = sock->flow.remote;
+	event->verdict = sock->verdict;
+	event->handle = sock->flow.handle;
+	event->dialer = sock->dialer;
+	event->base = sock->base;
+	event->duration = now - sock->decided_at;
+	return event;
+}
+
 static __always_inline void event_submit(struct carnet_event *event)
 {
 	bpf_ringbuf_submit(event, 0);

@@ -217,7 +217,6 @@ static __always_inline void end_counts(struct bpf_sock_ops *ctx, struct sock *sk
 static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct carnet_sock *sock,
 					   __u32 old_state)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
 	struct carnet_tuple tuple = {};
 	struct sock *kernel = kernel_sock(sk);
 	struct carnet_event *event;
@@ -233,16 +232,9 @@ static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_
 		bpf_map_delete_elem(&carnet_handovers, &tuple);
 	}
 	sock->flags &= ~(SOCK_DECIDED | SOCK_SENT | SOCK_HANDS_OVER);
-	event = event_begin(CARNET_EVENT_END, now, bpf_get_socket_cookie(ctx));
+	event = event_of_end(sock, bpf_ktime_get_boot_ns(), bpf_get_socket_cookie(ctx));
 	if (!event)
 		return;
-	event_record(event, &sock->flow.record);
-	event->remote = sock->flow.remote;
-	event->verdict = sock->verdict;
-	event->handle = sock->flow.handle;
-	event->dialer = sock->dialer;
-	event->base = sock->base;
-	event->duration = now - sock->decided_at;
 	event->local = ends.local;
 	if (kernel)
 		end_counts(ctx, kernel, event, old_state);
