@@ -18,6 +18,7 @@ main() {
         if [ "$SECONDS" -ge "$deadline" ]; then
             echo "check-leftovers: still there:" >&2
             echo "$left" >&2
+            echo "(If another carnet is running, this may be its own.)" >&2
             exit 1
         fi
         sleep 0.2

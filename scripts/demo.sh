@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 carnet=${CARNET:-target/release/carnet}
 work=$(mktemp -d)
+chmod 755 "$work" # under sudo the client is the user's
 started=()
 
 finish() {
@@ -32,7 +33,17 @@ wait_for() {
 }
 
 say() {
-    printf '\n\033[1m%s\033[0m\n' "$*"
+    if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi
+}
+
+show() {
+    local word line="# carnet"
+    for word in "$@"; do
+        if [[ $word == *" "* ]]; then word="'$word'"; fi
+        line+=" $word"
+    done
+    echo "$line"
+    "$carnet" "$@"
 }
 
 http=$(free_port)
@@ -50,6 +61,7 @@ wait_for "$http"
 wait_for "$tls"
 
 cat >"$work/client.sh" <<CLIENT
+set -e
 echo "client: asking http://127.0.0.1:$http/"
 curl --silent --show-error --max-time 10 "http://127.0.0.1:$http/"
 echo "client: asking https://demo.example:$tls/, TLS from here to the server"
@@ -58,15 +70,15 @@ curl --silent --show-error --max-time 10 --cacert "$work/cert.pem" --resolve "de
     "https://demo.example:$tls/Makefile"
 CLIENT
 
-say "1. Through the built-in service and one written in Python; what each connection did:"
-set -x
-"$carnet" run --through inspect --through 'python3 examples/python/service.py {port}' -- bash "$work/client.sh"
-{ set +x; } 2>/dev/null
+say "1. Through the built-in service and one in Python, which says who goes where; then what each connection did:"
+show run --verbose --through inspect --through 'python3 examples/python/service.py {port}' -- bash "$work/client.sh"
 
 say "2. The same in the other order, as JSON; the chain says who has had each flow:"
-set -x
-"$carnet" run --json --through 'python3 examples/python/service.py {port}' --through inspect -- bash "$work/client.sh"
-{ set +x; } 2>/dev/null
+show run --json --through 'python3 examples/python/service.py {port}' --through inspect -- bash "$work/client.sh"
 
-say "No rule of a firewall was touched, and nothing is left:"
-scripts/check-leftovers.sh || echo "demo: or is another run of Carnet going on?"
+say "3. No rule of a firewall was touched. What is left in the kernel:"
+if PATH="$PATH:/usr/sbin:/sbin" bpftool version >/dev/null 2>&1; then
+    scripts/check-leftovers.sh
+else
+    echo "nobody knows: bpftool does not run here (on Ubuntu it needs the package linux-tools-$(uname -r))"
+fi

@@ -75,6 +75,7 @@ needs() {
 		command gcc gcc
 	NEEDS
     demo) cat <<-'NEEDS' ;;
+		command bpftool bpftool|linux-tools-generic
 		command curl curl
 		command openssl openssl
 		command python3 python3
@@ -150,9 +151,13 @@ silence() {
 }
 
 check_rust() {
-    local wanted found
+    local wanted found hint=""
     wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-    command -v cargo >/dev/null || die "no cargo on the path; install Rust $wanted or newer: https://rustup.rs"
+    if [ -n "${SUDO_USER:-}" ]; then
+        # shellcheck disable=SC2016 # the user's shell is to fill these in
+        hint='. Where the user has it: sudo env "PATH=$PATH" "RUSTUP_HOME=$HOME/.rustup" make ...'
+    fi
+    command -v cargo >/dev/null || die "no cargo on the path; install Rust $wanted or newer: https://rustup.rs$hint"
     found=$(rustc --version | cut -d' ' -f2)
     printf '%s\n' "$wanted" "$found" | sort -VC ||
         die "rustc is $found, and Carnet needs $wanted or newer: rustup update"

@@ -7,7 +7,7 @@ set -euo pipefail
 
 if [ "$(id -u)" != 0 ]; then
     echo "make $1 needs root, to load BPF programs and make network namespaces. Run:" >&2
-    echo "    sudo env \"PATH=\$PATH\" make $1" >&2
+    echo "    sudo env \"PATH=\$PATH\" \"RUSTUP_HOME=\$HOME/.rustup\" make $1" >&2
     exit 1
 fi
 if ! grep -q ' cgroup2 ' /proc/self/mounts; then

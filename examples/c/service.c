@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * A redirect service in C: Carnet's whole API is two socket options, and one header describes them.
+ * A redirect service in C: two of Carnet's socket options are all it needs, and one header describes them.
  *
  * It says who goes where (pid, name, destination, how many services have had the flow) and carries every connection on
  * as it is. From the top of the repository:
@@ -98,8 +98,12 @@ static int listen_on(const char *ip, unsigned short port)
 	int on = 1;
 
 	inet_pton(AF_INET6, ip, &v6.sin6_addr);
+	if (!is_v4 && listener < 0 && errno == EAFNOSUPPORT)
+		return -1; /* a host without IPv6; poll() passes over it */
 	if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
 	    bind(listener, addr, is_v4 ? sizeof(v4) : sizeof(v6)) || listen(listener, SOMAXCONN)) {
+		if (!is_v4 && errno == EADDRNOTAVAIL)
+			return -1; /* the same, switched off */
 		fprintf(stderr, "service: cannot listen on %s port %d: %s\n", ip, port, strerror(errno));
 		exit(1);
 	}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A redirect service with nothing but the standard library: Carnet's whole API is two socket options.
+"""A redirect service with nothing but the standard library: two of Carnet's socket options are all it needs.
 
 It says who goes where (pid, name, destination, how many services have had the flow) and carries every connection on
 as it is:
@@ -46,9 +46,14 @@ def main():
     port = int(sys.argv[1])
     # Both families, for an IPv6-only socket cannot be sent to an IPv4 listener.
     v4 = socket.create_server(("127.0.0.1", port), backlog=1024)
-    v6 = socket.create_server(("::1", port), family=socket.AF_INET6, backlog=1024)
-    threading.Thread(target=accept_all, args=(v4,), daemon=True).start()
-    accept_all(v6)
+    try:
+        v6 = socket.create_server(("::1", port), family=socket.AF_INET6, backlog=1024)
+        threading.Thread(target=accept_all, args=(v6,), daemon=True).start()
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise
+        log("this host has no IPv6")
+    accept_all(v4)
 
 
 def accept_all(listener):

@@ -42,7 +42,7 @@ fn one_line(error: &anyhow::Error) -> String {
 
 /// Sends connections through inspecting services, each exactly once.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "carnet", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -78,5 +78,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        assert_eq!(Cli::command().render_version(), concat!("carnet ", env!("CARGO_PKG_VERSION"), "\n"));
     }
 }

@@ -49,9 +49,12 @@ pub use self::wait::Signals;
 /// The exit code is the command's; 3 where carnet could not do its work, 2 for a wrong command line. When the command
 /// ends, processes it has left in the background are ended too.
 #[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// A service: `inspect` (built in), ADDRESS:PORT of one that runs, or a command to start, with {port} where its port
-    /// belongs. Repeatable; the default is `inspect`
+    /// `inspect` (built in), ADDRESS:PORT, or 'CMD {port}'; repeatable [default: inspect]
+    ///
+    /// ADDRESS:PORT is of a service that runs already, in a cgroup of its own. A command is started, with the port it is
+    /// to listen on in the place of {port}, and waited for. The order of the options is that of the services.
     #[arg(long, value_name = "SERVICE", value_parser = Through::parse)]
     through: Vec<Through>,
 
@@ -71,8 +74,9 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
-    /// Refuse further connections to a destination when a service has so many of them at once. Ends loops that services'
-    /// helpers outside of their cgroup could make [default: 32768 for inspect, 4096 for others]
+    /// Most connections to one destination that a service may have at once [default: 32768 for inspect, 4096 for others]
+    ///
+    /// Further ones are refused. That ends loops which helpers of services, outside of their cgroup, could make.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     loop_limit: Option<u32>,
 
@@ -99,6 +103,12 @@ enum Colour {
     Always,
     Never,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo carnet run -- curl https://example.org/
+  sudo carnet run --through inspect --through 'mitmdump --mode transparent -p {port}' -- COMMAND
+  sudo carnet run --json --log flows.json -- COMMAND";
 
 /// Runs the command. The result is its exit code, unless carnet could not do its work.
 pub fn run(mut arguments: Arguments) -> Result<ExitCode> {

@@ -54,7 +54,9 @@ pub fn run(arguments: &Arguments, signals: &Signals, guardian: &mut Guardian, li
     for warning in services.warnings {
         log.warn(warning);
     }
-    let outcome = RunningCommand::start(&arguments.command, &place.app, &identity).and_then(|command| {
+    // What the terminal sends from here on reaches the command by itself; before, nobody but carnet.
+    let start = |()| RunningCommand::start(&arguments.command, &place.app, &identity);
+    let outcome = signals.none_is_fatal().and_then(start).and_then(|command| {
         let (open, services, cgroup, log) = (arguments.open, services.started, &place.app, &log);
         Watch { open, signals, guardian, services, command, cgroup, log }.until_the_end()
     });

@@ -40,6 +40,16 @@ impl Signals {
         Self::set().thread_unblock().context("cannot unblock signals")
     }
 
+    /// Takes what has come so far. `Err`, with [`Interrupted`], where it asks for the end.
+    pub fn none_is_fatal(&self) -> Result<()> {
+        while let Some(Received { signal, .. }) = self.next()? {
+            if is_fatal(signal) {
+                return Err(Interrupted(signal).into());
+            }
+        }
+        Ok(())
+    }
+
     fn set() -> SigSet {
         FATAL.into_iter().chain([Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGCONT]).collect()
     }
@@ -140,7 +150,22 @@ const SI_KERNEL: i32 = 0x80;
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::signal::raise;
+
     use super::*;
+
+    #[test]
+    fn a_signal_that_came_before_is_not_forgotten() {
+        // Both are this thread's alone: `raise` sends to it, and it blocks them.
+        let signals = Signals::take().unwrap();
+        raise(Signal::SIGUSR1).unwrap();
+        signals.none_is_fatal().unwrap();
+        raise(Signal::SIGUSR1).unwrap();
+        raise(Signal::SIGINT).unwrap();
+        let error = signals.none_is_fatal().unwrap_err();
+        assert_eq!(error.downcast_ref::<Interrupted>().unwrap().0, Signal::SIGINT);
+        signals.none_is_fatal().unwrap();
+    }
 
     #[test]
     fn exit_codes_are_those_of_shells() {
