@@ -182,7 +182,8 @@ fn the_family_is_the_sockets() {
     assert_eq!((source.ip().to_string(), source.port()), ("127.0.0.1".into(), client.local_addr().unwrap().port()));
 }
 
-/// The record keeps the binding, which has to go: only the loopback device leads to the listener.
+/// The record keeps the binding, which has to go: only the loopback device leads to the listener, and a socket that is
+/// bound could not be cut off.
 #[test]
 fn the_interface_a_socket_was_bound_to() {
     netns::alone(|| {
@@ -191,7 +192,7 @@ fn the_interface_a_socket_was_bound_to() {
         let mut sandbox = Sandbox::new();
         let service = sandbox.service(Kind::Aware);
         let destination: SocketAddr = "192.0.2.7:80".parse().unwrap();
-        for (device, afterwards) in [("lo", Some(&b"lo"[..])), ("carnet0", None)] {
+        for device in ["lo", "carnet0"] {
             let client = sandbox.in_app(|| {
                 let socket = stream(destination);
                 socket.bind_device(Some(device.as_bytes())).expect("SO_BINDTODEVICE");
@@ -199,7 +200,7 @@ fn the_interface_a_socket_was_bound_to() {
             });
             let index = nix::net::if_::if_nametoindex(device).expect("an interface");
             assert_eq!(flow_of(&accept(&service.listeners[0])).origin().bound_interface, Some(index), "{device}");
-            assert_eq!(SockRef::from(&client).device().unwrap().as_deref(), afterwards, "{device}");
+            assert_eq!(SockRef::from(&client).device().unwrap(), None, "{device}");
         }
     });
 }

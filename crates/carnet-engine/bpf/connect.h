@@ -363,8 +363,11 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 	__u32 bound = attempt->ctx->sk->bound_dev_if;
 	int unbound = 0;
 
-	if ((question->verdict == CARNET_VERDICT_REDIRECT && bound > LOOPBACK_IFINDEX) || bound == NOWHERE_IFINDEX) {
-		/* Only loopback leads to the listener; the record has kept the interface. Or it was cut off. */
+	if ((question->verdict == CARNET_VERDICT_REDIRECT && bound) || bound == NOWHERE_IFINDEX) {
+		/*
+		 * Only loopback leads to the listener; the record has kept the interface. A socket bound to loopback is
+		 * unbound as well: one that cannot be could not be cut off either, see sockops_cut_off().
+		 */
 		if (bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &unbound, sizeof(unbound)))
 			answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
 	}

@@ -24,8 +24,6 @@
 
 #define NOWHERE_IFINDEX 0x7fffffff /* no interface has it: what is bound to it can send nothing */
 
-#define LOOPBACK_IFINDEX 1 /* in every network namespace */
-
 #define PF_KTHREAD 0x00200000 /* task_struct.flags */
 #define SOCK_DONE  1          /* bit of sock_common.skc_flags: the peer's FIN has come */
 

@@ -99,20 +99,26 @@ fn a_binding_that_the_caller_may_not_undo() {
         let mut sandbox = Sandbox::new();
         let service = sandbox.service(Service::Aware);
         let destination = servers[0].local_addr().unwrap();
-        let (error, decision) = sandbox.decided(|| {
-            let socket = bound(destination);
-            let result = raw::as_nobody(|| connect_on(socket, &destination.into()));
-            result.expect_err("it could not reach the service, and would hang")
-        });
-        assert_eq!(error, libc::ENETUNREACH);
-        assert_eq!((decision.verdict, decision.reason), (VERDICT_REFUSE, REASON_DEVICE));
+        // From the one it could not reach the service and would hang; on the other it could not be cut off from it.
+        for device in ["carnet0", "lo"] {
+            let (result, decision) = sandbox.decided(|| {
+                let socket = bound_to(device, destination);
+                raw::as_nobody(|| connect_on(socket, &destination.into()))
+            });
+            assert_eq!(result.expect_err(device), libc::ENETUNREACH);
+            assert_eq!((decision.verdict, decision.reason), (VERDICT_REFUSE, REASON_DEVICE));
+        }
         assert!(is_idle(&service.listeners[0]) && is_idle(&servers[0]));
     });
 }
 
 fn bound(destination: SocketAddr) -> Socket {
+    bound_to("carnet0", destination)
+}
+
+fn bound_to(device: &str, destination: SocketAddr) -> Socket {
     let kind = if destination.is_ipv4() { Kind::V4 } else { Kind::V6 };
     let socket = kind.socket();
-    socket.bind_device(Some(b"carnet0")).expect("SO_BINDTODEVICE");
+    socket.bind_device(Some(device.as_bytes())).expect("SO_BINDTODEVICE");
     socket
 }
