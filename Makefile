@@ -64,11 +64,11 @@ test-kernel-6.1: deps-vm ## the kernel of Debian 12, emulated: end to end there
 	scripts/test-kernel.sh 6.1 $(KERNEL_6_1_TESTS)
 
 ##@ Check
-.PHONY: lint audit docs-check leftovers fmt
+.PHONY: lint audit docs-check fuzz leftovers fmt
 lint: deps-build deps-lint ## formatting, clippy, shellcheck; warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets --all-features -- -D warnings
-	shellcheck .ci/run scripts/*.sh
+	shellcheck .ci/run scripts/*.sh fuzz/run.sh
 	scripts/check-format.sh
 
 audit: deps-audit ## licences, duplicates and sources of the dependencies
@@ -77,6 +77,10 @@ audit: deps-audit ## licences, duplicates and sources of the dependencies
 docs-check: ## paths, links and make targets named in documents and comments exist
 	python3 scripts/check-docs.py --self-test
 	python3 scripts/check-docs.py
+
+FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
+fuzz: deps-fuzz ## each reader of foreign bytes: its corpus and 20,000 inputs more
+	@set -e; for target in $(FUZZ_TARGETS); do fuzz/run.sh $$target -runs=20000 -verbosity=0; echo "fuzz $$target: nothing found"; done
 
 leftovers: ## root: nothing of Carnet's is left in the kernel
 	scripts/check-leftovers.sh
@@ -98,6 +102,8 @@ deps-vm:
 	@scripts/install-deps.sh build vm
 deps-lint:
 	@scripts/install-deps.sh lint
+deps-fuzz:
+	@scripts/install-deps.sh fuzz
 deps-audit:
 	@scripts/install-deps.sh audit
 

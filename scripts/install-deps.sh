@@ -20,7 +20,7 @@ readonly TOOLS
 export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
 
 main() {
-    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|test|demo|vm|lint|audit..."
+    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|test|demo|vm|lint|fuzz|audit..."
     local group wanted="" choices=()
     for group in "$@"; do
         wanted+=$(needs "$group")$'\n' || exit 1
@@ -91,8 +91,9 @@ needs() {
 		command iptables-legacy iptables
 	NEEDS
     lint) echo "command shellcheck shellcheck" ;;
+    fuzz) echo "command g++ g++" ;;
     audit) ;;
-    *) die "$1: no such group; there are build, test, demo, vm, lint and audit" ;;
+    *) die "$1: no such group; there are build, test, demo, vm, lint, fuzz and audit" ;;
     esac
 }
 
