@@ -14,17 +14,14 @@
 #define CARNET_MAX_OWNERS    4
 #define CARNET_NONE          0xffffffffU /* "no provider", "no rule" */
 
-/* One per engine, written before anything is attached; policy_slot and key_slot change later. 56 bytes. */
+/* One per engine, written before anything is attached; policy_slot and key_slot change later. 40 bytes. */
 struct carnet_config {
 	__u64 engine;          /* instance id, random */
 	__u64 flow_seed;       /* high half of every flow id, random */
 	__u64 stamp_ttl;       /* ns for which a queried blob may be set */
 	__u64 governed_cgroup; /* connections without a record are decided on below this cgroup only */
-	__u32 governed_level;  /* depth of that cgroup below the root */
 	__u32 policy_slot;     /* which of the two policy images is in force */
 	__u32 key_slot;        /* which of the two keys makes new tags; either may check one */
-	__u32 pad;
-	__u64 pad2;
 };
 
 /* 24 bytes. */
@@ -204,7 +201,7 @@ enum carnet_counter {
 	CARNET_COUNTERS = 8,
 };
 
-CARNET_STATIC_ASSERT(sizeof(struct carnet_config) == 56, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_config) == 40, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_key) == 24, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_owner) == 24, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_provider) == 224, "image");

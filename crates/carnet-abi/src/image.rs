@@ -27,7 +27,7 @@ pub const PROVIDER_DIRECT: u32 = 4;
 
 crate::twins! {
     /// Configuration of one engine.
-    struct Config: 56 {
+    struct Config: 40 {
         /// Instance id, random.
         engine: u64,
         /// High half of every flow id, random.
@@ -36,16 +36,10 @@ crate::twins! {
         stamp_ttl: u64,
         /// Connections without a record are decided on below this cgroup only.
         governed_cgroup: u64,
-        /// Depth of that cgroup below the root.
-        governed_level: u32,
         /// Which of the two policy images is in force.
         policy_slot: u32,
         /// Which of the two keys makes new tags.
         key_slot: u32,
-        /// Zero.
-        pad: u32,
-        /// Zero.
-        pad2: u64,
     }
 
     /// A SipHash key.

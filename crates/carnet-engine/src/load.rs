@@ -85,7 +85,6 @@ impl Engine {
             flow_seed: random()?,
             stamp_ttl: u64::try_from(options.stamp_ttl.as_nanos()).unwrap_or(u64::MAX),
             governed_cgroup: governed.id(),
-            governed_level: governed.level(),
             ..Config::default()
         };
         let engine = Self { object, links: Vec::new(), config, contexts: Default::default() };
