@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use carnet_abi::{EVENT_CONNECT, Event};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Engine, EventReader, Options};
-use carnet_policy::{Action, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Service as Kind};
+use carnet_policy::{
+    Action, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Reach, Service as Kind,
+};
 
 use crate::Relay;
 
@@ -76,7 +78,7 @@ impl Sandbox {
         engine.attach_services(&services).expect("attach");
         engine.attach_governed(&root).expect("attach");
         let reader = engine.events().expect("events");
-        let policy = Policy { default: HostAction::Permit, providers: Vec::new(), filters: Vec::new() };
+        let policy = Policy::default();
         Self {
             policy,
             engine,
@@ -133,6 +135,7 @@ impl Sandbox {
             owners: vec![Owner::Cgroup { id: self.owned[index].id(), level: self.owned[index].level() }],
             listeners,
             in_flight_limit: 0,
+            reach: Reach::Routes,
             filters: vec![redirect_all()],
         });
         self.apply();

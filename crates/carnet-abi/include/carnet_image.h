@@ -14,7 +14,7 @@
 #define CARNET_MAX_OWNERS    4
 #define CARNET_NONE          0xffffffffU /* "no provider", "no rule" */
 
-/* One per engine, written before anything is attached; policy_slot and key_slot change later. 40 bytes. */
+/* One per engine, written before anything is attached; policy_slot and key_slot change later. 56 bytes. */
 struct carnet_config {
 	__u64 engine;          /* instance id, random */
 	__u64 flow_seed;       /* high half of every flow id, random */
@@ -22,6 +22,9 @@ struct carnet_config {
 	__u64 governed_cgroup; /* connections without a record are decided on below this cgroup only */
 	__u32 policy_slot;     /* which of the two policy images is in force */
 	__u32 key_slot;        /* which of the two keys makes new tags; either may check one */
+	__u64 refused_for;     /* ns for which a destination that refused a flow's last hop is refused at once */
+	__u32 handover_share;  /* most hand-overs in flight of one uid */
+	__u32 pad;
 };
 
 /* 24 bytes. */
@@ -48,6 +51,7 @@ struct carnet_owner {
 #define CARNET_PROVIDER_UNAWARE 0x1 /* knows SO_ORIGINAL_DST only: its connections may inherit a record */
 #define CARNET_PROVIDER_OPEN    0x2 /* dead: go to the next provider, else refuse */
 #define CARNET_PROVIDER_DIRECT  0x4 /* applications may dial its listener (an explicit proxy) */
+#define CARNET_PROVIDER_ROUTES  0x8 /* it dials destinations itself, so one without a route here is not for it */
 
 /* 224 bytes. */
 struct carnet_provider {
@@ -84,16 +88,46 @@ struct carnet_rule {
 	__u32 context;    /* key of the context map, 0: none */
 };
 
+/* carnet_policy.flags */
+#define CARNET_POLICY_BLOCK_QUIC 0x1 /* applications' UDP to port 443 is refused, so that they use TCP */
+#define CARNET_POLICY_STRICT     0x2 /* sockets that no hook sees cannot be made */
+
 /* 13,856 bytes. */
 struct carnet_policy {
 	__u64                  generation;
 	__u32                  default_action; /* CARNET_ACTION_PERMIT or CARNET_ACTION_BLOCK */
 	__u32                  providers;
 	__u32                  rules;
-	__u32                  pad;
-	__u64                  pad2;
+	__u32                  flags; /* CARNET_POLICY_* */
+	__u64                  pad;
 	struct carnet_provider provider[CARNET_MAX_PROVIDERS];
 	struct carnet_rule     rule[CARNET_MAX_RULES];
+};
+
+/*
+ * The routes of one network namespace, as far as they say that a destination has none: written by user space, by the
+ * longest prefix. Two tables, as with policies.
+ */
+struct carnet_route_key {
+	__u32 prefix_len; /* 32 + 0..128 */
+	__u32 slot;
+	__u8  prefix[16]; /* in the v4-mapped form */
+};
+
+/* Which of the two tables is in force, and for which namespace. 16 bytes. */
+struct carnet_routing {
+	__u64 netns; /* cookie; 0: no routes are known */
+	__u32 slot;
+	__u32 pad;
+};
+
+/*
+ * What an engine says of a socket to the other engines on the host: it has redirected its connect() to this address.
+ * One map for all of them, so this never changes. 32 bytes.
+ */
+struct carnet_claim {
+	__u64              engine; /* instance id; 0: nobody's */
+	struct carnet_addr at;
 };
 
 /* 2056 bytes. */
@@ -128,6 +162,13 @@ enum carnet_reason {
 	CARNET_REASON_NO_ROOM = 14,      /* no memory for the record: ENOBUFS */
 	CARNET_REASON_DEVICE = 15,       /* bound to a device, and the caller may not unbind it: ENETUNREACH */
 	CARNET_REASON_OUTSIDE = 16,      /* not below the governed cgroup and no record: left alone */
+	CARNET_REASON_NO_ROUTE = 17,     /* this host has no route to it: the errno connect() would have had */
+	CARNET_REASON_LATELY = 18,       /* the destination has just refused a flow: the same errno at once */
+	CARNET_REASON_SHARE = 19,        /* the uid has too many handshakes with services in flight: ENOBUFS */
+	CARNET_REASON_OTHER_ENGINE = 20, /* another engine has redirected it already: left alone */
+	CARNET_REASON_UDP = 21,          /* UDP is not redirected: left alone */
+	CARNET_REASON_QUIC = 22,         /* UDP to port 443, and the policy wants TCP: ECONNREFUSED */
+	CARNET_REASON_SOCKET = 23,       /* a kind of socket that no hook sees: left alone, or EACCES */
 };
 
 /* One question to the decision and its answer. SEC("syscall") programs take it as their context. 72 bytes. */
@@ -153,6 +194,8 @@ enum carnet_event_kind {
 	CARNET_EVENT_END = 3,     /* a connection that was decided on is over */
 	CARNET_EVENT_LOST = 4,    /* a provider's listener accepted a connection that has no record */
 	CARNET_EVENT_STRANGER = 5, /* a redirected connection was accepted by a socket that is not the provider's */
+	CARNET_EVENT_DATAGRAM = 6, /* a UDP socket's first datagram to, or connect() with, a destination */
+	CARNET_EVENT_SOCKET = 7,   /* a socket of a kind was made that no hook sees, or was refused */
 };
 
 /* carnet_event.how, of CARNET_EVENT_END */
@@ -163,7 +206,7 @@ enum carnet_how {
 	CARNET_HOW_FAILED = 4,  /* never established: see error */
 };
 
-/* 576 bytes. */
+/* 584 bytes. */
 struct carnet_event {
 	__u16                 version;
 	__u16                 kind;
@@ -186,6 +229,9 @@ struct carnet_event {
 	struct carnet_addr    local;   /* END */
 	__u32                 pid;     /* of the caller, where there is one */
 	__u32                 uid;
+	__u16                 family;  /* SOCKET: what was asked for: AF_*, SOCK_*, IPPROTO_* */
+	__u16                 sock_type;
+	__u32                 protocol;
 };
 
 /* Counters, one __u64 each. */
@@ -198,17 +244,21 @@ enum carnet_counter {
 	CARNET_COUNT_NO_ROOM = 5,
 	CARNET_COUNT_HELD_BACK = 6, /* redirected, and stopped before the SYN: the hand-over had no room */
 	CARNET_COUNT_NOT_INFERRED = 7, /* flows of unaware services for which the inference table had no room */
-	CARNET_COUNTERS = 8,
+	CARNET_COUNT_OVER_SHARE = 8,   /* connections refused because their uid's share of the hand-over was used up */
+	CARNET_COUNTERS = 9,
 };
 
-CARNET_STATIC_ASSERT(sizeof(struct carnet_config) == 40, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_config) == 56, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_key) == 24, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_owner) == 24, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_provider) == 224, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_rule) == 40, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_policy) == 32 + 16 * 224 + 256 * 40, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_route_key) == 24, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_routing) == 16, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_claim) == 32, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_context) == 2056, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_question) == 72, "image");
-CARNET_STATIC_ASSERT(sizeof(struct carnet_event) == 576, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_event) == 584, "image");
 
 #endif /* CARNET_IMAGE_H */

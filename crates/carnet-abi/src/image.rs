@@ -24,10 +24,17 @@ pub const PROVIDER_UNAWARE: u32 = 1;
 pub const PROVIDER_OPEN: u32 = 2;
 /// [`Provider::flags`]: applications may dial its listener.
 pub const PROVIDER_DIRECT: u32 = 4;
+/// [`Provider::flags`]: it dials destinations itself, so one without a route here is not for it.
+pub const PROVIDER_ROUTES: u32 = 8;
+
+/// [`Policy::flags`]: applications' UDP to port 443 is refused.
+pub const POLICY_BLOCK_QUIC: u32 = 1;
+/// [`Policy::flags`]: sockets that no hook sees cannot be made.
+pub const POLICY_STRICT: u32 = 2;
 
 crate::twins! {
     /// Configuration of one engine.
-    struct Config: 40 {
+    struct Config: 56 {
         /// Instance id, random.
         engine: u64,
         /// High half of every flow id, random.
@@ -40,6 +47,12 @@ crate::twins! {
         policy_slot: u32,
         /// Which of the two keys makes new tags.
         key_slot: u32,
+        /// Nanoseconds for which a destination that refused a flow's last hop is refused at once.
+        refused_for: u64,
+        /// Most hand-overs in flight of one uid.
+        handover_share: u32,
+        /// Zero.
+        pad: u32,
     }
 
     /// A SipHash key.
@@ -120,14 +133,42 @@ crate::twins! {
         providers: u32,
         /// How many of `rule` are in use.
         rules: u32,
+        /// `POLICY_*`.
+        flags: u32,
         /// Zero.
-        pad: u32,
-        /// Zero.
-        pad2: u64,
+        pad: u64,
         /// By rising rank.
         provider: [Provider; MAX_PROVIDERS],
         /// The host's, then each provider's by rank; within each by falling weight.
         rule: [Rule; MAX_RULES],
+    }
+
+    /// Key of a route: its value is the errno without a route, or 0.
+    struct RouteKey: 24 {
+        /// 32 + 0..=128.
+        prefix_len: u32,
+        /// Which of the two tables.
+        slot: u32,
+        /// In the v4-mapped form.
+        prefix: [u8; 16],
+    }
+
+    /// Which of the two tables of routes is in force, and for which network namespace.
+    struct Routing: 16 {
+        /// Cookie; 0: no routes are known.
+        netns: u64,
+        /// 0 or 1.
+        slot: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// What an engine says of a socket to the other engines on the host.
+    struct Claim: 32 {
+        /// Instance id; 0: nobody's.
+        engine: u64,
+        /// Where it has redirected the socket's `connect()` to.
+        at: Address,
     }
 
     /// The bytes a filter gives to its provider.
@@ -171,7 +212,7 @@ crate::twins! {
     }
 
     /// What the kernel program reports. All kinds have one layout; the header says which fields mean something.
-    struct Event: 576 {
+    struct Event: 584 {
         /// [`crate::ABI_VERSION`].
         version: u16,
         /// `EVENT_*`.
@@ -214,6 +255,12 @@ crate::twins! {
         pid: u32,
         /// Of the caller, where there is one.
         uid: u32,
+        /// `SOCKET`: address family asked for.
+        family: u16,
+        /// `SOCKET`: `SOCK_*`.
+        sock_type: u16,
+        /// `SOCKET`: `IPPROTO_*`.
+        protocol: u32,
     }
 }
 
@@ -275,6 +322,20 @@ numbers! { u32:
     REASON_DEVICE = 15,
     /// Not below the governed cgroup and no record.
     REASON_OUTSIDE = 16,
+    /// This host has no route to it.
+    REASON_NO_ROUTE = 17,
+    /// The destination has just refused a flow.
+    REASON_LATELY = 18,
+    /// The uid has too many handshakes with services in flight.
+    REASON_SHARE = 19,
+    /// Another engine has redirected it already.
+    REASON_OTHER_ENGINE = 20,
+    /// UDP is not redirected.
+    REASON_UDP = 21,
+    /// UDP to port 443, and the policy wants TCP.
+    REASON_QUIC = 22,
+    /// A kind of socket that no hook sees.
+    REASON_SOCKET = 23,
 
     /// Both sides sent FIN.
     HOW_CLOSED = 1,
@@ -297,6 +358,10 @@ numbers! { u16:
     EVENT_LOST = 4,
     /// A redirected connection was accepted by a socket that is not the provider's.
     EVENT_STRANGER = 5,
+    /// A UDP socket's first datagram to, or `connect()` with, a destination.
+    EVENT_DATAGRAM = 6,
+    /// A socket of a kind was made that no hook sees, or was refused.
+    EVENT_SOCKET = 7,
 }
 
 numbers! { usize:
@@ -316,6 +381,8 @@ numbers! { usize:
     COUNT_HELD_BACK = 6,
     /// Flows of unaware services for which the inference table had no room.
     COUNT_NOT_INFERRED = 7,
+    /// Connections refused because their uid's share of the hand-over was used up.
+    COUNT_OVER_SHARE = 8,
     /// How many counters there are.
-    COUNTERS = 8,
+    COUNTERS = 9,
 }

@@ -34,6 +34,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 struct carnet_layouts {
 	struct carnet_flow     flow;
 	struct carnet_event    event;
+	struct carnet_claim    claim;
 	enum carnet_state      state;
 	enum carnet_action     action;
 	enum carnet_verdict    verdict;

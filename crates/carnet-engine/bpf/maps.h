@@ -80,6 +80,25 @@ struct {
 	__type(value, __u8);
 } carnet_local SEC(".maps");
 
+/* Which destinations have no route, by slot: the errno connect() would fail with, 0 where there is one. */
+#define CARNET_ROUTES 65536
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+	__uint(max_entries, CARNET_ROUTES);
+	__type(key, struct carnet_route_key);
+	__type(value, __u32);
+} carnet_routes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct carnet_routing);
+} carnet_routing SEC(".maps");
+
 /* Written by the kernel. ------------------------------------------------------------------------------------------ */
 
 /*

@@ -21,6 +21,10 @@ pub struct Options {
     pub stamp_ttl: Duration,
     /// Most redirected connections at once between their SYN and the listener's taking them.
     pub handover_entries: u32,
+    /// Most of them that one uid may have; the rest is for others. `None`: a quarter of `handover_entries`.
+    pub handover_share: Option<u32>,
+    /// For how long a destination that has refused a flow is refused at once. Zero: never.
+    pub refused_for: Duration,
     /// Size of the ring buffer for events: a power of two, at least a page.
     pub event_bytes: u32,
     /// Loads the programs for [`Engine::ask`] and [`Engine::open_sockets`] too.
@@ -33,6 +37,8 @@ impl Default for Options {
             engine_id: None,
             stamp_ttl: Duration::from_secs(60),
             handover_entries: 65536,
+            handover_share: None,
+            refused_for: Duration::from_secs(2),
             event_bytes: 4 * 1024 * 1024,
             for_test: false,
         }
@@ -85,6 +91,8 @@ impl Engine {
             flow_seed: random()?,
             stamp_ttl: u64::try_from(options.stamp_ttl.as_nanos()).unwrap_or(u64::MAX),
             governed_cgroup: governed.id(),
+            refused_for: u64::try_from(options.refused_for.as_nanos()).unwrap_or(u64::MAX),
+            handover_share: options.handover_share.unwrap_or((options.handover_entries / 4).max(1)),
             ..Config::default()
         };
         let engine = Self { object, links: Vec::new(), config, contexts: Default::default() };

@@ -122,6 +122,9 @@ const TWINS: &[carnet_engine::Twin] = &[
     ("carnet_provider", size_of::<abi::Provider>(), abi::Provider::FIELDS),
     ("carnet_rule", size_of::<abi::Rule>(), abi::Rule::FIELDS),
     ("carnet_policy", size_of::<abi::Policy>(), abi::Policy::FIELDS),
+    ("carnet_route_key", size_of::<abi::RouteKey>(), abi::RouteKey::FIELDS),
+    ("carnet_routing", size_of::<abi::Routing>(), abi::Routing::FIELDS),
+    ("carnet_claim", size_of::<abi::Claim>(), abi::Claim::FIELDS),
     ("carnet_context", size_of::<abi::Context>(), abi::Context::FIELDS),
     ("carnet_question", size_of::<abi::Question>(), abi::Question::FIELDS),
     ("carnet_event", size_of::<abi::Event>(), abi::Event::FIELDS),
@@ -139,9 +142,11 @@ const NUMBERS: &[(&str, &[(&str, u64)])] = numbers! {
     "carnet_verdict": VERDICT_PASS VERDICT_REDIRECT VERDICT_DIRECT VERDICT_REFUSE,
     "carnet_reason": REASON_RULE REASON_DEFAULT REASON_DEAD REASON_STRANGER REASON_FAMILY REASON_BLOCKED
         REASON_OWN_LISTENER REASON_NOT_DIRECT REASON_TERMINAL REASON_RUNAWAY REASON_TOO_DEEP REASON_SPECIAL
-        REASON_KERNEL REASON_NO_ROOM REASON_DEVICE REASON_OUTSIDE,
-    "carnet_event_kind": EVENT_CONNECT EVENT_SET EVENT_END EVENT_LOST EVENT_STRANGER,
+        REASON_KERNEL REASON_NO_ROOM REASON_DEVICE REASON_OUTSIDE REASON_NO_ROUTE REASON_LATELY REASON_SHARE
+        REASON_OTHER_ENGINE REASON_UDP REASON_QUIC REASON_SOCKET,
+    "carnet_event_kind": EVENT_CONNECT EVENT_SET EVENT_END EVENT_LOST EVENT_STRANGER EVENT_DATAGRAM
+        EVENT_SOCKET,
     "carnet_how": HOW_CLOSED HOW_RESET HOW_ABORTED HOW_FAILED,
     "carnet_counter": COUNT_EVENTS_LOST COUNT_REDIRECTED COUNT_HANDED_OVER COUNT_LOST_CONTEXT COUNT_STRANGERS
-        COUNT_NO_ROOM COUNT_HELD_BACK COUNT_NOT_INFERRED COUNTERS,
+        COUNT_NO_ROOM COUNT_HELD_BACK COUNT_NOT_INFERRED COUNT_OVER_SHARE COUNTERS,
 };

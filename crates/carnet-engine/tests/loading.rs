@@ -10,7 +10,7 @@ use std::{fs, io, process};
 
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Engine, ErrorKind, Options};
-use carnet_policy::{Action, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Service};
+use carnet_policy::{Action, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Reach, Service};
 use libbpf_rs::MapCore;
 use nix::errno::Errno;
 use nix::unistd::{Uid, seteuid};
@@ -154,7 +154,7 @@ impl Drop for Place {
 }
 
 fn block_all() -> Policy {
-    Policy { default: HostAction::Block, providers: Vec::new(), filters: Vec::new() }
+    Policy { default: HostAction::Block, ..Policy::default() }
 }
 
 fn with_contexts(count: u8) -> Policy {
@@ -174,9 +174,10 @@ fn with_contexts(count: u8) -> Policy {
         owners: vec![Owner::Uid(60_000)],
         listeners: vec![([127, 0, 0, 1], 9).into()],
         in_flight_limit: 0,
+        reach: Reach::Routes,
         filters: (0..count).map(filter).collect(),
     };
-    Policy { default: HostAction::Permit, providers: vec![provider], filters: Vec::new() }
+    Policy { providers: vec![provider], ..Policy::default() }
 }
 
 fn assert_one_line(error: &carnet_engine::Error, says: &[&str]) {

@@ -7,7 +7,7 @@ use carnet_abi as abi;
 
 use crate::{
     Action, Decision, Error, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Question,
-    Service,
+    Reach, Service,
 };
 
 /// A policy as the kernel program evaluates it, and the way back to the model.
@@ -37,6 +37,7 @@ impl Policy {
             policy: Box::new(abi::Policy {
                 generation,
                 default_action: host_action(self.default),
+                flags: flags(&[(self.block_quic, abi::POLICY_BLOCK_QUIC), (self.strict, abi::POLICY_STRICT)]),
                 ..Default::default()
             }),
             contexts: Vec::new(),
@@ -140,15 +141,16 @@ impl Image {
 }
 
 fn compile_provider(provider: &Provider) -> abi::Provider {
-    let flags = [
+    let conditions = [
         (provider.service == Service::Unaware, abi::PROVIDER_UNAWARE),
         (provider.on_dead == OnDead::Open, abi::PROVIDER_OPEN),
         (provider.direct, abi::PROVIDER_DIRECT),
+        (provider.reach == Reach::Routes, abi::PROVIDER_ROUTES),
     ];
     let mut compiled = abi::Provider {
         handle: provider.handle,
         rank: provider.rank.into(),
-        flags: flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag),
+        flags: flags(&conditions),
         listeners: provider.listeners.len() as u32,
         owners: provider.owners.len() as u32,
         in_flight_limit: provider.in_flight_limit,
@@ -166,6 +168,11 @@ fn compile_provider(provider: &Provider) -> abi::Provider {
         };
     }
     compiled
+}
+
+/// The bits whose condition holds.
+fn flags(conditions: &[(bool, u32)]) -> u32 {
+    conditions.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag)
 }
 
 /// The prefix in the v4-mapped form, bits after its length cleared.

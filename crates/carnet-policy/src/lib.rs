@@ -23,6 +23,6 @@ pub use compile::Image;
 pub use decide::{Carried, Decision, Question, Reason, Verdict, decide};
 pub use mistake::{Error, FilterName, Mistake};
 pub use policy::{
-    Action, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix, Provider, Service,
+    Action, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix, Provider, Reach, Service,
 };
 pub use state::state;

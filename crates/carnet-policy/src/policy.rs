@@ -13,6 +13,23 @@ pub struct Policy {
     pub providers: Vec<Provider>,
     /// The host's own filters, judged before all providers'.
     pub filters: Vec<HostFilter>,
+    /// Whether applications' UDP to port 443 is refused, so that they use TCP, which services can have.
+    pub block_quic: bool,
+    /// Whether applications cannot make sockets which no hook sees: raw ones, UDP-Lite, SCTP and the like.
+    pub strict: bool,
+}
+
+impl Default for Policy {
+    /// Nobody gets anything, and everything goes to its destination.
+    fn default() -> Self {
+        Self {
+            default: HostAction::Permit,
+            providers: Vec::new(),
+            filters: Vec::new(),
+            block_quic: false,
+            strict: false,
+        }
+    }
 }
 
 /// One product's redirect service.
@@ -30,6 +47,8 @@ pub struct Provider {
     pub on_dead: OnDead,
     /// Whether its listener may be dialled directly: an explicit proxy.
     pub direct: bool,
+    /// Whether it gets connections to where this host has no route.
+    pub reach: Reach,
     /// Whose listeners and outgoing connections are the provider's. At least one.
     pub owners: Vec<Owner>,
     /// Addresses to redirect to, never wildcards. At least one.
@@ -57,6 +76,16 @@ pub enum OnDead {
     Closed,
     /// The next provider is asked.
     Open,
+}
+
+/// Where a service can go on to.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Reach {
+    /// Where this host has a route to: it dials destinations itself. Connections to elsewhere fail at `connect()` with
+    /// the errno they would have had without the service, and so do those to where a flow has just been refused.
+    Routes,
+    /// Anywhere: it goes on by a proxy or a tunnel of its own.
+    Anywhere,
 }
 
 /// Whose listeners and outgoing connections are a provider's.

@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::{
-    Action, Carried, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix, Provider, Question, Service,
+    Action, Carried, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix, Provider, Question, Reach,
+    Service,
 };
 
 /// Valid policies: none to [`MAX_PROVIDERS`] providers, not in rank order, and up to [`MAX_RULES`] filters with few
@@ -83,7 +84,7 @@ fn sized_policy(
         for (index, provider) in providers.iter_mut().enumerate() {
             provider.handle = count - index as u32 + 40;
         }
-        Policy { default, providers, filters }
+        Policy { default, providers, filters, ..Policy::default() }
     })
 }
 
@@ -118,6 +119,7 @@ fn provider(index: usize, rank: u16, filters: RangeInclusive<usize>) -> impl Str
             owners: (0..owners).map(|owner| nth_owner(index, owner)).collect(),
             listeners: (0..listeners).map(|listener| nth_listener(index, listener)).collect(),
             in_flight_limit,
+            reach: Reach::Routes,
             filters,
         })
 }

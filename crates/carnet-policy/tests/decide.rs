@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use carnet_policy::{
     Action, Carried, Decision, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix,
-    Provider, Question, Reason, Service, Verdict, decide,
+    Provider, Question, Reach, Reason, Service, Verdict, decide,
 };
 
 #[test]
@@ -79,7 +79,7 @@ fn the_host_is_asked_first_at_every_hop() {
 
 #[test]
 fn the_default_blocks_what_nothing_decides() {
-    let policy = Policy { default: HostAction::Block, providers: Vec::new(), filters: Vec::new() };
+    let policy = Policy { default: HostAction::Block, providers: Vec::new(), filters: Vec::new(), ..Policy::default() };
     assert_eq!(decide(&policy, &application()), verdict(Verdict::Refuse, Reason::Blocked));
 }
 
@@ -189,13 +189,11 @@ fn policy() -> Policy {
         owners: vec![Owner::Uid(60_000 + index as u32)],
         listeners: vec![addr(&format!("127.0.0.1:{}", 15000 + index))],
         in_flight_limit: 0,
+        reach: Reach::Routes,
         filters: vec![filter(1, to_provider())],
     };
-    let policy = Policy {
-        default: HostAction::Permit,
-        providers: [30, 10, 20].into_iter().enumerate().map(provider).collect(),
-        filters: Vec::new(),
-    };
+    let policy =
+        Policy { providers: [30, 10, 20].into_iter().enumerate().map(provider).collect(), ..Policy::default() };
     policy.validate().expect("a sound policy");
     policy
 }

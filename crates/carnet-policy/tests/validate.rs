@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use carnet_policy::{
-    Action, Filter, FilterName, HostAction, HostFilter, Match, Mistake, OnDead, Owner, Policy, Prefix, Provider,
+    Action, Filter, FilterName, HostAction, HostFilter, Match, Mistake, OnDead, Owner, Policy, Prefix, Provider, Reach,
     Service, testing,
 };
 use proptest::prelude::*;
@@ -145,7 +145,12 @@ type Spoil = fn(&mut Policy);
 /// Two providers and three filters, no mistake.
 fn sound() -> Policy {
     let host = HostFilter { name: "host".into(), weight: 1, matches: Match::ALL, action: HostAction::Permit };
-    Policy { default: HostAction::Permit, providers: vec![provider("a", 1), provider("b", 2)], filters: vec![host] }
+    Policy {
+        default: HostAction::Permit,
+        providers: vec![provider("a", 1), provider("b", 2)],
+        filters: vec![host],
+        ..Policy::default()
+    }
 }
 
 fn provider(name: &str, number: u16) -> Provider {
@@ -165,6 +170,7 @@ fn provider(name: &str, number: u16) -> Provider {
         owners: vec![Owner::Uid(number.into())],
         listeners: vec![addr(&format!("127.0.0.1:{}", 15000 + number))],
         in_flight_limit: 0,
+        reach: Reach::Routes,
         filters: vec![web],
     }
 }

@@ -174,6 +174,13 @@ fn reason(reason: u32) -> (&'static str, &'static str) {
         carnet_abi::REASON_NO_ROOM => ("no-room", "no memory for its record"),
         carnet_abi::REASON_DEVICE => ("device", "bound to an interface, and not by root"),
         carnet_abi::REASON_OUTSIDE => ("outside", "not below the governed cgroup"),
+        carnet_abi::REASON_NO_ROUTE => ("no-route", "this host has no route there"),
+        carnet_abi::REASON_LATELY => ("lately", "the destination refused a connection a moment ago"),
+        carnet_abi::REASON_SHARE => ("share", "its user has too many connections that no service has taken yet"),
+        carnet_abi::REASON_OTHER_ENGINE => ("other-engine", "another engine has redirected it"),
+        carnet_abi::REASON_UDP => ("udp", "UDP is not redirected"),
+        carnet_abi::REASON_QUIC => ("quic", "QUIC is to be replaced by TCP: --block-quic"),
+        carnet_abi::REASON_SOCKET => ("socket", "a kind of socket that cannot be inspected"),
         _ => ("unknown", "a reason this version does not know"),
     }
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use carnet_policy::{Action, Filter, HostAction, Match, OnDead, Owner, Policy, Prefix, Provider, Service};
+use carnet_policy::{Action, Filter, Match, OnDead, Owner, Policy, Prefix, Provider, Reach, Service};
 
 /// One `--through`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -116,13 +116,14 @@ pub fn policy(services: &[Ready], terms: &Terms) -> Policy {
         direct: false,
         owners: vec![service.owner],
         listeners: service.listeners.clone(),
+        reach: Reach::Routes,
         in_flight_limit: terms.loop_limit.unwrap_or(match service.service {
             Service::Aware => AWARE_LIMIT,
             Service::Unaware => UNAWARE_LIMIT,
         }),
         filters: filters(terms),
     });
-    Policy { default: HostAction::Permit, providers: providers.collect(), filters: Vec::new() }
+    Policy { providers: providers.collect(), ..Policy::default() }
 }
 
 fn filters(terms: &Terms) -> Vec<Filter> {

@@ -8,7 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use carnet_policy::{
-    Action, Decision, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Question, Service, Verdict,
+    Action, Decision, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Question, Reach, Service, Verdict,
 };
 
 use crate::choices::Choices;
@@ -116,10 +116,11 @@ pub fn blank(providers: usize, in_flight_limit: u32) -> Policy {
         owners: vec![Owner::Uid(60_000 + index as u32)],
         listeners: vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 15_000 + index as u16)],
         in_flight_limit,
+        reach: Reach::Routes,
         filters: DESTINATIONS.map(|destination| filter(destination.port())).into(),
     };
     let providers = (0..providers).map(provider).collect();
-    let policy = Policy { default: HostAction::Permit, providers, filters: Vec::new() };
+    let policy = Policy { providers, ..Policy::default() };
     policy.validate().expect("a sound policy");
     policy
 }
