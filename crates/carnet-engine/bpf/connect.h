@@ -12,6 +12,7 @@
 #define LISTENER_DEAD     1
 #define LISTENER_STRANGER 2
 #define LISTENER_FAMILY   3 /* no address this socket could reach */
+#define LISTENER_DEVICE   4 /* the socket is bound to an interface, and its caller may not unbind it */
 
 #define NOBODY_LISTENS 0x40000000
 
@@ -164,6 +165,46 @@ static __always_inline bool dialled_owner(struct attempt *attempt, __u32 provide
 	return false;
 }
 
+/*
+ * Only loopback leads to a listener. A socket bound to an interface is unbound, be it to loopback: one that cannot be
+ * could not be cut off either, see sockops_cut_off(). Returns LISTENER_ALIVE, or LISTENER_DEVICE where the caller may
+ * not do that. A frame of its own, see carnet_connect().
+ */
+static __noinline int attempt_unbind(struct attempt *attempt)
+{
+	__u32 bound = attempt->ctx->sk->bound_dev_if;
+	int nothing = 0;
+
+	if (!bound)
+		return LISTENER_ALIVE;
+	if (bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &nothing, sizeof(nothing)))
+		return LISTENER_DEVICE;
+	if (bound != NOWHERE_IFINDEX)
+		attempt->sock->ifindex = bound;
+	return LISTENER_ALIVE;
+}
+
+/*
+ * A connection that is not redirected goes by the interface which was asked for: that to which the program has bound the
+ * socket, where an earlier redirect has undone it; or on a flow's last hop that of the flow's application.
+ */
+static __noinline bool attempt_bind(struct attempt *attempt)
+{
+	const struct carnet_origin *origin = &attempt->sock->flow.record.origin;
+	__u32 bound = attempt->ctx->sk->bound_dev_if;
+	__u32 wanted = attempt->sock->ifindex;
+
+	if (bound && bound != NOWHERE_IFINDEX)
+		return true;
+	if (!wanted && attempt->sock->base && addr_equal(&origin->remote, &attempt->question.remote) &&
+	    origin->netns_cookie == bpf_get_netns_cookie(attempt->ctx))
+		wanted = origin->ifindex;
+	attempt->sock->ifindex = 0;
+	if (wanted == bound)
+		return true;
+	return !bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &wanted, sizeof(wanted));
+}
+
 /* Asks the decision; where it names a provider that turns out dead, marks it so and asks again. 1 ends the loop. */
 static long attempt_once(__u32 round, void *data)
 {
@@ -186,6 +227,8 @@ static long attempt_once(__u32 round, void *data)
 		};
 		attempt->trouble = carnet_listener_of(attempt->ctx, &search);
 		attempt->target = search.found;
+		if (attempt->trouble == LISTENER_ALIVE)
+			attempt->trouble = attempt_unbind(attempt);
 		if (attempt->trouble != LISTENER_ALIVE) {
 			question->dead |= 1U << i;
 			return 0;
@@ -283,6 +326,7 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 	int found = FLIGHT_NONE;
 	__u32 ifindex;
 
+	sock->cookie = bpf_get_socket_cookie(attempt->ctx);
 	if (sock->flags & SOCK_RECORD) {
 		record_rewind(record, sock->base, sock->base_floor);
 		return true;
@@ -303,8 +347,8 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 	if (found == FLIGHT_NONE && (!governed || is_internal(attempt)))
 		return false;
 	ifindex = attempt->ctx->sk->bound_dev_if;
-	if (ifindex == NOWHERE_IFINDEX)
-		ifindex = 0;
+	if (!ifindex || ifindex == NOWHERE_IFINDEX)
+		ifindex = sock->ifindex;
 	record_begin(record, config, attempt->ctx, &question->remote, attempt->family, ifindex, now);
 	if (found == FLIGHT_AMBIGUOUS)
 		record->origin.flags |= CARNET_ORIGIN_AMBIGUOUS;
@@ -339,15 +383,65 @@ static __always_inline void attempt_event(struct attempt *attempt, __u64 now, in
 	event_submit(event);
 }
 
+/*
+ * A connection of the kernel's own: a kernel thread's (NFS, a further subflow of an MPTCP connection), or one that it
+ * makes in the context of a mount or the like, which only CAP_SYS_ADMIN can ask for. Other sockets of the kernel's that
+ * a process connects are that process's: an AF_SMC socket has a TCP socket inside.
+ */
+__noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct mptcp_sock *connection = NULL;
+	const struct cred *cred;
+	kernel_cap_t caps = {};
+	struct sock *sock;
+
+	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
+		return 1;
+	if (!ctx->sk)
+		return 0;
+	sock = kernel_sock(ctx->sk);
+	if (bpf_core_type_exists(struct mptcp_sock))
+		connection = bpf_skc_to_mptcp_sock(ctx->sk);
+	if (connection)
+		return BPF_CORE_READ(connection, first) != sock;
+	if (!sock || !BPF_CORE_READ_BITFIELD_PROBED(sock, sk_kern_sock))
+		return 0;
+	cred = BPF_CORE_READ(task, cred);
+	bpf_core_read(&caps, sizeof(caps), &cred->cap_effective);
+	return caps.val >> CAP_SYS_ADMIN & 1 && !BPF_CORE_READ(cred, user_ns, level);
+}
+
+/* Tells of a connection that goes its way without a decision. Nothing is kept, and its end is not told. */
+static __noinline void attempt_left_alone(struct attempt *attempt, const struct carnet_config *config, __u32 reason,
+					  __u64 now)
+{
+	struct carnet_event *event =
+		event_begin(CARNET_EVENT_CONNECT, now, bpf_get_socket_cookie(attempt->ctx));
+
+	if (!event)
+		return;
+	if (attempt->sock && attempt->sock->flags & SOCK_DECIDED)
+		event_record(event, &attempt->sock->flow.record);
+	else
+		record_begin(&event->record, config, attempt->ctx, &attempt->question.remote, attempt->family, 0, now);
+	event->remote = attempt->question.remote;
+	event->verdict = CARNET_VERDICT_PASS;
+	event->reason = reason;
+	event->pid = bpf_get_current_pid_tgid() >> 32;
+	event->uid = bpf_get_current_uid_gid();
+	event_submit(event);
+}
+
 /* The end of a connection of which the kernel never sent anything, so that no state change tells of it. */
-static __noinline void sock_end_unsent(struct carnet_sock *sock, __u64 cookie, __u64 now)
+static __noinline void sock_end_unsent(struct carnet_sock *sock, __u64 now)
 {
 	struct carnet_event *event;
 
 	if (!(sock->flags & SOCK_DECIDED) || sock->flags & SOCK_SENT)
 		return;
 	sock->flags &= ~SOCK_DECIDED;
-	event = event_of_end(sock, now, cookie);
+	event = event_of_end(sock, now);
 	if (!event)
 		return;
 	event->how = CARNET_HOW_FAILED;
@@ -360,17 +454,10 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 	struct carnet_question *question = &attempt->question;
 	struct carnet_sock *sock = attempt->sock;
 	__u32 i = question->provider, filter = 0;
-	__u32 bound = attempt->ctx->sk->bound_dev_if;
-	int unbound = 0;
 
-	if ((question->verdict == CARNET_VERDICT_REDIRECT && bound) || bound == NOWHERE_IFINDEX) {
-		/*
-		 * Only loopback leads to the listener; the record has kept the interface. A socket bound to loopback is
-		 * unbound as well: one that cannot be could not be cut off either, see sockops_cut_off().
-		 */
-		if (bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &unbound, sizeof(unbound)))
-			answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
-	}
+	if ((question->verdict == CARNET_VERDICT_PASS || question->verdict == CARNET_VERDICT_DIRECT) &&
+	    !attempt_bind(attempt))
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
 	sock->verdict = question->verdict;
 	if (question->verdict == CARNET_VERDICT_REFUSE)
 		return carnet_errno(question->reason);
@@ -403,7 +490,6 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 static __always_inline int carnet_connect(struct attempt *attempt)
 {
 	const struct carnet_config *config = carnet_config_now();
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct carnet_question *question = &attempt->question;
 	const struct carnet_addr *remote = &question->remote;
 	struct bpf_sock_addr *ctx = attempt->ctx;
@@ -422,12 +508,17 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	question->rule = CARNET_NONE;
 	question->listener = CARNET_NONE;
 	governed = attempt_whose(attempt);
-	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
+	sock = sock_known(ctx->sk, 0);
 	if (!governed && question->dialer == CARNET_NONE && !(sock && sock->flags & SOCK_RECORD))
 		return 0;
 	now = bpf_ktime_get_boot_ns();
+	if (carnet_is_kernels(ctx)) {
+		attempt->sock = sock;
+		attempt_left_alone(attempt, config, CARNET_REASON_KERNEL, now);
+		return 0;
+	}
 	if (!sock)
-		sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+		sock = sock_known(ctx->sk, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!sock) {
 		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_NO_ROOM);
 		carnet_count(CARNET_COUNT_NO_ROOM);
@@ -435,7 +526,7 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 		return ENOBUFS;
 	}
 	attempt->sock = sock;
-	sock_end_unsent(sock, bpf_get_socket_cookie(ctx), now);
+	sock_end_unsent(sock, now);
 	if (sock->flags & SOCK_INFERRED)
 		sock->flags = 0;
 	sock->flags &= SOCK_RECORD;
@@ -454,23 +545,21 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	question->depth = sock->base;
 	question->floor = record_floor(&sock->flow.record);
 
-	if (BPF_CORE_READ(task, flags) & PF_KTHREAD) {
-		answer(question, CARNET_VERDICT_PASS, CARNET_REASON_KERNEL);
-	} else {
-		/* The host's filters and the default hold for special destinations too; no provider gets them. */
-		special = question->listener == CARNET_NONE && ip_is_special(remote->ip);
-		if (special)
-			question->floor = CARNET_ABOVE_ALL;
-		bpf_loop(CARNET_MAX_PROVIDERS + 1, attempt_once, attempt, 0);
-		if (question->verdict == CARNET_VERDICT_REFUSE && question->reason == CARNET_REASON_DEAD) {
-			if (attempt->trouble == LISTENER_STRANGER)
-				question->reason = CARNET_REASON_STRANGER;
-			else if (attempt->trouble == LISTENER_FAMILY)
-				question->reason = CARNET_REASON_FAMILY;
-		}
-		if (special && question->reason == CARNET_REASON_DEFAULT)
-			question->reason = CARNET_REASON_SPECIAL;
+	/* The host's filters and the default hold for special destinations too; no provider gets them. */
+	special = question->listener == CARNET_NONE && ip_is_special(remote->ip);
+	if (special)
+		question->floor = CARNET_ABOVE_ALL;
+	bpf_loop(CARNET_MAX_PROVIDERS + 1, attempt_once, attempt, 0);
+	if (question->verdict == CARNET_VERDICT_REFUSE && question->reason == CARNET_REASON_DEAD) {
+		if (attempt->trouble == LISTENER_STRANGER)
+			question->reason = CARNET_REASON_STRANGER;
+		else if (attempt->trouble == LISTENER_FAMILY)
+			question->reason = CARNET_REASON_FAMILY;
+		else if (attempt->trouble == LISTENER_DEVICE)
+			question->reason = CARNET_REASON_DEVICE;
 	}
+	if (special && question->reason == CARNET_REASON_DEFAULT)
+		question->reason = CARNET_REASON_SPECIAL;
 	err = attempt_finish(attempt, now);
 	attempt_event(attempt, now, err);
 	return err;
@@ -547,7 +636,7 @@ int carnet_sock_release(struct bpf_sock *ctx)
 	struct carnet_sock *sock = bpf_sk_storage_get(&carnet_socks, ctx, NULL, 0);
 
 	if (sock)
-		sock_end_unsent(sock, bpf_get_socket_cookie(ctx), bpf_ktime_get_boot_ns());
+		sock_end_unsent(sock, bpf_ktime_get_boot_ns());
 	return 1;
 }
 

@@ -33,9 +33,9 @@ static __always_inline void event_record(struct carnet_event *event, const struc
 }
 
 /* The end of a connection, all but how it ended. */
-static __always_inline struct carnet_event *event_of_end(const struct carnet_sock *sock, __u64 now, __u64 cookie)
+static __always_inline struct carnet_event *event_of_end(const struct carnet_sock *sock, __u64 now)
 {
-	struct carnet_event *event = event_begin(CARNET_EVENT_END, now, cookie);
+	struct carnet_event *event = event_begin(CARNET_EVENT_END, now, sock->cookie);
 
 	if (!event)
 		return NULL;

@@ -24,7 +24,8 @@
 
 #define NOWHERE_IFINDEX 0x7fffffff /* no interface has it: what is bound to it can send nothing */
 
-#define PF_KTHREAD 0x00200000 /* task_struct.flags */
+#define PF_KTHREAD    0x00200000 /* task_struct.flags */
+#define CAP_SYS_ADMIN 21
 #define SOCK_DONE  1          /* bit of sock_common.skc_flags: the peer's FIN has come */
 
 #define ENOENT       2
@@ -73,6 +74,7 @@ struct sock {
 	struct sock_common      __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
 	struct sock_reuseport  *sk_reuseport_cb;
+	unsigned char           sk_kern_sock : 1;
 	int                     sk_err;
 	kuid_t                  sk_uid;
 };
@@ -84,6 +86,11 @@ struct sock_reuseport {
 
 struct tcp_sock {
 	__u32 write_seq;
+};
+
+/* An MPTCP connection. Its subflows are TCP sockets; bpf_skc_to_mptcp_sock() leads from one to it. */
+struct mptcp_sock {
+	struct sock *first; /* the subflow with which it began */
 };
 
 struct super_block {
@@ -103,8 +110,22 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct user_namespace {
+	int level; /* 0: the initial one */
+};
+
+typedef struct {
+	__u64 val;
+} kernel_cap_t;
+
+struct cred {
+	kernel_cap_t           cap_effective;
+	struct user_namespace *user_ns;
+};
+
 struct task_struct {
 	unsigned int        flags;
+	const struct cred  *cred;
 	struct task_struct *group_leader;
 	struct mm_struct   *mm;
 	__u64               start_boottime;

@@ -139,16 +139,22 @@ struct {
 #define SOCK_ACCEPTED   0x40 /* accepted by a provider, with a record */
 #define SOCK_LOST       0x80 /* accepted by a provider, without one */
 
-/* What is known of a socket. It lives and dies with the socket, and is written under the socket's lock only. */
+/*
+ * What is known of a socket. It lives and dies with the socket, and is written under the socket's lock only. An MPTCP
+ * connection has one, see sock_known().
+ */
 struct carnet_sock {
 	struct carnet_handover flow;       /* connecting: what is handed over; accepted: what was */
 	__u64                  decided_at;
+	__u64                  cookie;     /* of the TCP socket; of an MPTCP connection, its first subflow's */
 	__u32                  flags;      /* SOCK_* */
 	__u32                  base;       /* depth and floor of the record before this connection's own redirect */
 	__s32                  base_floor;
 	__u32                  verdict;
 	__u32                  dialer;     /* handle of the provider that made it */
 	__u32                  flight;     /* index of its flight + 1, or 0 */
+	__u32                  ifindex;    /* interface to which the program had bound it, and which a redirect undid, or 0 */
+	__u32                  pad;
 };
 
 struct {
@@ -157,6 +163,21 @@ struct {
 	__type(key, int);
 	__type(value, struct carnet_sock);
 } carnet_socks SEC(".maps");
+
+/*
+ * What is known of a socket, or NULL. Programs see an MPTCP connection's subflows, each a TCP socket, but the sockets of
+ * processes are the connection: what is known is kept there.
+ */
+static __always_inline struct carnet_sock *sock_known(struct bpf_sock *sk, __u64 flags)
+{
+	struct mptcp_sock *connection = NULL;
+
+	if (bpf_core_type_exists(struct mptcp_sock))
+		connection = bpf_skc_to_mptcp_sock(sk);
+	if (connection)
+		return bpf_sk_storage_get(&carnet_socks, connection, NULL, flags);
+	return bpf_sk_storage_get(&carnet_socks, sk, NULL, flags);
+}
 
 /*
  * Flights: what is under way from one provider to one destination. Serves two ends: the runaway guard counts clients,

@@ -71,7 +71,8 @@ static __always_inline void sockops_connecting(struct bpf_sock_ops *ctx, struct 
 	struct carnet_tuple tuple = {};
 	struct ends ends = {};
 
-	if (!(sock->flags & SOCK_DECIDED))
+	/* Sent already: a further subflow of an MPTCP connection. It goes where the connection has gone. */
+	if (!(sock->flags & SOCK_DECIDED) || sock->flags & SOCK_SENT)
 		return;
 	sockops_ends(ctx, &ends);
 	sock->flags |= SOCK_SENT;
@@ -118,7 +119,7 @@ static __always_inline void sockops_unannounced(struct bpf_sock_ops *ctx, struct
 
 	if (i >= CARNET_MAX_PROVIDERS)
 		return;
-	sock = bpf_sk_storage_get(&carnet_socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	sock = sock_known(sk, BPF_SK_STORAGE_GET_F_CREATE);
 	if (sock)
 		sock->flags = SOCK_LOST;
 	carnet_count(CARNET_COUNT_LOST_CONTEXT);
@@ -143,6 +144,10 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	policy = carnet_policy_at(slot);
 	if (!policy)
 		return;
+	/* Known already, so it is a further subflow of an MPTCP connection. */
+	sock = sock_known(sk, 0);
+	if (sock && sock->flags & (SOCK_ACCEPTED | SOCK_LOST))
+		return;
 	sockops_ends(ctx, &ends);
 	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.remote, &ends.local);
 	owned = owned_sock(sk, slot);
@@ -159,7 +164,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 		return;
 	}
 	provider = &policy->provider[i];
-	sock = bpf_sk_storage_get(&carnet_socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	sock = sock_known(sk, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!sock) {
 		carnet_count(CARNET_COUNT_NO_ROOM);
 		accepted_event(CARNET_EVENT_LOST, bpf_get_socket_cookie(ctx), flow, flow->handle, &ends);
@@ -172,6 +177,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	if (bpf_map_delete_elem(&carnet_handovers, &tuple))
 		return sockops_unannounced(ctx, sk, policy, slot, owned, &ends);
 	sock->flags = SOCK_ACCEPTED;
+	sock->cookie = bpf_get_socket_cookie(ctx);
 	carnet_count(CARNET_COUNT_HANDED_OVER);
 	if (provider->flags & CARNET_PROVIDER_UNAWARE) {
 		sock->flight = carnet_flight_begin(flow->handle, &sock->flow.remote, &sock->flow.record);
@@ -222,6 +228,9 @@ static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_
 	struct carnet_event *event;
 	struct ends ends = {};
 
+	/* Another subflow's end is not the connection's. */
+	if (sock->cookie != bpf_get_socket_cookie(ctx))
+		return;
 	flight_end(sock->flight, sock->flags & SOCK_ACCEPTED);
 	sock->flight = 0;
 	if (!(sock->flags & SOCK_DECIDED))
@@ -232,7 +241,7 @@ static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_
 		bpf_map_delete_elem(&carnet_handovers, &tuple);
 	}
 	sock->flags &= ~(SOCK_DECIDED | SOCK_SENT | SOCK_HANDS_OVER);
-	event = event_of_end(sock, bpf_ktime_get_boot_ns(), bpf_get_socket_cookie(ctx));
+	event = event_of_end(sock, bpf_ktime_get_boot_ns());
 	if (!event)
 		return;
 	event->local = ends.local;
@@ -259,7 +268,7 @@ int carnet_sockops(struct bpf_sock_ops *ctx)
 		sockops_accepted(ctx, sk);
 		return 1;
 	}
-	sock = bpf_sk_storage_get(&carnet_socks, sk, NULL, 0);
+	sock = sock_known(sk, 0);
 	if (!sock)
 		return 1;
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)

@@ -291,8 +291,7 @@ static __always_inline int set_records(struct bpf_sockopt *ctx, const struct car
 	__u32 state;
 	int err;
 
-	/* The connect hook sees an MPTCP connection's subflow, not this socket: the record would be lost. */
-	if (!is_tcp(ctx) || ctx->sk->protocol == IPPROTO_MPTCP)
+	if (!is_tcp(ctx))
 		return EOPNOTSUPP;
 	state = ctx->sk->state;
 	if (state == BPF_TCP_LISTEN)
