@@ -22,6 +22,8 @@
 #include "flight.h"
 #include "event.h"
 
+#include "create.h"
+#include "datagram.h"
 #include "connect.h"
 #include "sockops.h"
 #include "sockopt.h"

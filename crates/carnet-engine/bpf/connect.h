@@ -3,6 +3,7 @@
 #ifndef CARNET_CONNECT_H
 #define CARNET_CONNECT_H
 
+#include "datagram.h"
 #include "decide.h"
 #include "event.h"
 #include "flight.h"
@@ -349,7 +350,7 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 	ifindex = attempt->ctx->sk->bound_dev_if;
 	if (!ifindex || ifindex == NOWHERE_IFINDEX)
 		ifindex = sock->ifindex;
-	record_begin(record, config, attempt->ctx, &question->remote, attempt->family, ifindex, now);
+	record_begin(record, config, attempt->ctx, &question->remote, attempt->family, IPPROTO_TCP, ifindex, now);
 	if (found == FLIGHT_AMBIGUOUS)
 		record->origin.flags |= CARNET_ORIGIN_AMBIGUOUS;
 	sock->base = 0;
@@ -424,7 +425,8 @@ static __noinline void attempt_left_alone(struct attempt *attempt, const struct 
 	if (attempt->sock && attempt->sock->flags & SOCK_DECIDED)
 		event_record(event, &attempt->sock->flow.record);
 	else
-		record_begin(&event->record, config, attempt->ctx, &attempt->question.remote, attempt->family, 0, now);
+		record_begin(&event->record, config, attempt->ctx, &attempt->question.remote, attempt->family,
+			     IPPROTO_TCP, 0, now);
 	event->remote = attempt->question.remote;
 	event->verdict = CARNET_VERDICT_PASS;
 	event->reason = reason;
@@ -571,15 +573,6 @@ static __always_inline bool is_redirected(const struct attempt *attempt, int err
 	return !err && attempt->question.verdict == CARNET_VERDICT_REDIRECT;
 }
 
-/* The hooks' return: 1 lets connect() go on, 0 fails it with the errno set. */
-static __always_inline int connect_return(int err)
-{
-	if (!err)
-		return 1;
-	bpf_set_retval(-err);
-	return 0;
-}
-
 SEC("cgroup/connect4")
 int carnet_connect4(struct bpf_sock_addr *ctx)
 {
@@ -590,6 +583,8 @@ int carnet_connect4(struct bpf_sock_addr *ctx)
 	struct carnet_addr *remote = &attempt.question.remote;
 	int err;
 
+	if (is_udp(type, protocol))
+		return hook_return(datagram_v4(ctx));
 	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
 		return 1;
 	ip_from_v4(remote->ip, ip);
@@ -599,7 +594,7 @@ int carnet_connect4(struct bpf_sock_addr *ctx)
 		ctx->user_ip4 = ip_words(attempt.target.ip).w[3];
 		ctx->user_port = bpf_htons(attempt.target.port);
 	}
-	return connect_return(err);
+	return hook_return(err);
 }
 
 SEC("cgroup/connect6")
@@ -612,6 +607,8 @@ int carnet_connect6(struct bpf_sock_addr *ctx)
 	struct carnet_addr *remote = &attempt.question.remote;
 	int err;
 
+	if (is_udp(type, protocol))
+		return hook_return(datagram_v6(ctx));
 	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
 		return 1;
 	ip_from_v6(remote->ip, a, b, c, d);
@@ -626,7 +623,7 @@ int carnet_connect6(struct bpf_sock_addr *ctx)
 		ctx->user_ip6[3] = words.w[3];
 		ctx->user_port = bpf_htons(attempt.target.port);
 	}
-	return connect_return(err);
+	return hook_return(err);
 }
 
 /* A socket that goes without ever having sent anything: its connect() failed in routing or for want of a port. */

@@ -16,11 +16,14 @@
 #define AF_INET         2
 #define AF_INET6        10
 #define SOCK_STREAM     1
+#define SOCK_DGRAM      2
 #define SOL_IP          0
 #define SOL_SOCKET      1
 #define SOL_IPV6        41
 #define SO_ORIGINAL_DST 80
 #define SO_BINDTOIFINDEX 62
+
+#define IPPROTO_ICMPV6 58
 
 #define NOWHERE_IFINDEX 0x7fffffff /* no interface has it: what is bound to it can send nothing */
 
@@ -133,5 +136,14 @@ struct task_struct {
 };
 
 #pragma clang attribute pop
+
+/* What connect, sendmsg and sock_create programs return: 1 lets the call go on, 0 fails it with the errno set. */
+static __always_inline int hook_return(int err)
+{
+	if (!err)
+		return 1;
+	bpf_set_retval(-err);
+	return 0;
+}
 
 #endif /* CARNET_KERNEL_H */

@@ -205,6 +205,19 @@ struct {
 	__type(value, struct carnet_flight);
 } carnet_flights SEC(".maps");
 
+/* Where UDP sockets have sent to, so that each destination of a socket is told once. The oldest make room. */
+struct carnet_destination {
+	__u64              cookie; /* of the socket */
+	struct carnet_addr remote;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct carnet_destination);
+	__type(value, __u8);
+} carnet_destinations SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4 * 1024 * 1024);

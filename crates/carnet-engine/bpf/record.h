@@ -19,7 +19,7 @@ __u64 carnet_flows_made; /* low half of the next flow id */
  * the executable is the calling thread's, which is the same one: a first thread that has ended has none any more.
  */
 static __always_inline void record_begin(struct carnet_records *record, const struct carnet_config *config,
-					 struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u8 family,
+					 void *ctx, const struct carnet_addr *remote, __u8 family, __u8 protocol,
 					 __u32 ifindex, __u64 now)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -46,7 +46,7 @@ static __always_inline void record_begin(struct carnet_records *record, const st
 	origin->gid = ids >> 32;
 	origin->ifindex = ifindex;
 	origin->family = family;
-	origin->protocol = IPPROTO_TCP;
+	origin->protocol = protocol;
 	BPF_CORE_READ_INTO(&origin->comm, leader, comm);
 }
 

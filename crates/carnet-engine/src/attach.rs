@@ -13,15 +13,25 @@ const CONNECTIONS: [&str; 6] = [
     "carnet_connect6",
 ];
 
+/// Where what is not redirected begins.
+const UNREDIRECTED: [&str; 3] = ["carnet_sock_create", "carnet_sendmsg4", "carnet_sendmsg6"];
+
 /// Where services ask.
 const OPTIONS: [&str; 2] = ["carnet_getsockopt", "carnet_setsockopt"];
 
 impl Engine {
-    /// Attaches to the cgroup whose connections are governed and which holds the services: the connect, getpeername,
-    /// release and sockops programs. The connect programs come last, so that nothing is redirected before it can be
-    /// handed over.
+    /// Attaches to the cgroup whose connections are governed and which holds the services: all programs but those of the
+    /// socket options. The connect programs come last, so that nothing is redirected before it can be handed over.
     pub fn attach_governed(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
+        self.attach(cgroup, &UNREDIRECTED)?;
         self.attach(cgroup, &CONNECTIONS)
+    }
+
+    /// Attaches those of the connections' programs whose names are wanted, so that a test sees which of them does what.
+    #[doc(hidden)]
+    pub fn attach_connections_where(&mut self, cgroup: &Cgroup, wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+        let programs: Vec<_> = CONNECTIONS.into_iter().filter(|name| wanted(name)).collect();
+        self.attach(cgroup, &programs)
     }
 
     /// Attaches the socket-option programs to a cgroup that holds services. Only there, because they make every
