@@ -7,6 +7,7 @@
 #include "decide.h"
 #include "event.h"
 #include "flight.h"
+#include "handover.h"
 #include "owner.h"
 
 #define LISTENER_ALIVE    0
@@ -53,8 +54,9 @@ struct attempt {
 	struct carnet_sock         *sock;
 	struct carnet_question      question;
 	struct carnet_addr          target;
-	__u32                       family;
-	__u32                       trouble; /* what was wrong with the last dead provider: LISTENER_* */
+	__u16                       family;
+	__u16                       trouble; /* what was wrong with the last dead provider: LISTENER_* */
+	__u32                       error;   /* with which a refused connect() fails; 0: the reason's own */
 };
 
 /* Can this socket reach such a listener at all? IPv6 sockets reach IPv4 unless v6-only or bound to an IPv6 address. */
@@ -394,7 +396,7 @@ __noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct mptcp_sock *connection = NULL;
 	const struct cred *cred;
-	kernel_cap_t caps = {};
+	__u64 caps = 0; /* before Linux 6.3 two words, the lower one first */
 	struct sock *sock;
 
 	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
@@ -410,7 +412,7 @@ __noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
 		return 0;
 	cred = BPF_CORE_READ(task, cred);
 	bpf_core_read(&caps, sizeof(caps), &cred->cap_effective);
-	return caps.val >> CAP_SYS_ADMIN & 1 && !BPF_CORE_READ(cred, user_ns, level);
+	return caps >> CAP_SYS_ADMIN & 1 && !BPF_CORE_READ(cred, user_ns, level);
 }
 
 /* Tells of a connection that goes its way without a decision. Nothing is kept, and its end is not told. */
@@ -450,8 +452,97 @@ static __noinline void sock_end_unsent(struct carnet_sock *sock, __u64 now)
 	event_submit(event);
 }
 
+/* What is known of an earlier connect() goes, but for the record that a service has set. */
+static __always_inline void sock_restart(struct carnet_sock *sock, __u64 now)
+{
+	sock_end_unsent(sock, now);
+	if (sock->flags & SOCK_INFERRED)
+		sock->flags = 0;
+	sock->flags &= SOCK_RECORD;
+}
+
+/* The errno with which the destination has just refused a flow, or 0. */
+static __always_inline __u32 refused_lately(const struct carnet_addr *remote, __u64 netns, __u64 now)
+{
+	struct carnet_refused_key key = { .netns = netns, .remote = *remote };
+	const struct carnet_refusal *refusal = bpf_map_lookup_elem(&carnet_refused, &key);
+
+	return refusal && refusal->until > now ? refusal->error : 0;
+}
+
+/* The errno of a destination without a route, or 0. */
+static __always_inline __u32 no_route(const struct carnet_addr *remote, __u64 netns)
+{
+	struct carnet_route_key key = { .prefix_len = 32 + 128 };
+	const struct carnet_routing *routing;
+	__u32 zero = 0, *error;
+
+	routing = bpf_map_lookup_elem(&carnet_routing, &zero);
+	if (!routing || routing->netns != netns)
+		return 0;
+	key.slot = routing->slot;
+	__builtin_memcpy(key.prefix, remote->ip, sizeof(key.prefix));
+	error = bpf_map_lookup_elem(&carnet_routes, &key);
+	return error ? *error : 0;
+}
+
+/*
+ * connect() to a listener succeeds, whatever becomes of the flow. So what is known to fail is refused before: where the
+ * kernel has no route, where nobody was a moment ago, where the uid's share of the hand-over is used up.
+ */
+static __noinline void attempt_foresee(struct attempt *attempt, const struct carnet_config *config, __u64 now)
+{
+	struct carnet_question *question = &attempt->question;
+	const struct carnet_sock *sock = attempt->sock;
+	__u32 i = question->provider;
+	__u64 netns;
+
+	if (i >= CARNET_MAX_PROVIDERS)
+		return;
+	if (handover_share_used(sock->flow.uid, config)) {
+		carnet_count(CARNET_COUNT_OVER_SHARE);
+		return answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_SHARE);
+	}
+	/* A way by an interface that was asked for is not in the table of routes. */
+	if (question->verdict != CARNET_VERDICT_REDIRECT || sock->ifindex || sock->flow.record.origin.ifindex ||
+	    !(attempt->policy->provider[i].flags & CARNET_PROVIDER_ROUTES))
+		return;
+	netns = bpf_get_netns_cookie(attempt->ctx);
+	attempt->error = refused_lately(&question->remote, netns, now);
+	if (attempt->error)
+		return answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_LATELY);
+	attempt->error = no_route(&question->remote, netns);
+	if (attempt->error)
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_NO_ROUTE);
+}
+
+/* Has another engine redirected this very connect() to where it leads now? */
+static __noinline bool attempt_is_claimed(struct attempt *attempt, const struct carnet_config *config)
+{
+	const struct carnet_claim *claim = bpf_sk_storage_get(&carnet_claims, attempt->ctx->sk, NULL, 0);
+
+	return claim && claim->engine && claim->engine != config->engine &&
+	       addr_equal(&claim->at, &attempt->question.remote);
+}
+
+/* Tells other engines whether this connect() was redirected. False: there is no memory for it. */
+static __noinline bool attempt_claim(struct attempt *attempt, const struct carnet_config *config)
+{
+	bool redirected = attempt->question.verdict == CARNET_VERDICT_REDIRECT;
+	struct carnet_claim *claim = bpf_sk_storage_get(&carnet_claims, attempt->ctx->sk, NULL,
+							redirected ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+
+	if (claim && redirected) {
+		claim->engine = config->engine;
+		claim->at = attempt->target;
+	} else if (claim && claim->engine == config->engine) {
+		claim->engine = 0;
+	}
+	return claim || !redirected;
+}
+
 /* Carries out what was decided. Returns 0, or the errno with which connect() fails. */
-static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
+static __always_inline int attempt_finish(struct attempt *attempt, const struct carnet_config *config, __u64 now)
 {
 	struct carnet_question *question = &attempt->question;
 	struct carnet_sock *sock = attempt->sock;
@@ -460,9 +551,13 @@ static __always_inline int attempt_finish(struct attempt *attempt, __u64 now)
 	if ((question->verdict == CARNET_VERDICT_PASS || question->verdict == CARNET_VERDICT_DIRECT) &&
 	    !attempt_bind(attempt))
 		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
+	if (!attempt_claim(attempt, config)) {
+		carnet_count(CARNET_COUNT_NO_ROOM);
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_NO_ROOM);
+	}
 	sock->verdict = question->verdict;
 	if (question->verdict == CARNET_VERDICT_REFUSE)
-		return carnet_errno(question->reason);
+		return attempt->error ? (int)attempt->error : carnet_errno(question->reason);
 	sock->flags |= SOCK_DECIDED;
 	if (question->verdict == CARNET_VERDICT_PASS || i >= CARNET_MAX_PROVIDERS)
 		return 0;
@@ -500,7 +595,8 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	__u64 now;
 	int err;
 
-	if (!config || !ctx->sk)
+	/* A program before this one has refused it. */
+	if (!config || !ctx->sk || bpf_get_retval())
 		return 0;
 	attempt->policy = carnet_policy_at(config->policy_slot);
 	if (!attempt->policy)
@@ -519,6 +615,12 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 		attempt_left_alone(attempt, config, CARNET_REASON_KERNEL, now);
 		return 0;
 	}
+	if (attempt_is_claimed(attempt, config)) {
+		if (sock)
+			sock_restart(sock, now);
+		attempt_left_alone(attempt, config, CARNET_REASON_OTHER_ENGINE, now);
+		return 0;
+	}
 	if (!sock)
 		sock = sock_known(ctx->sk, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!sock) {
@@ -528,10 +630,7 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 		return ENOBUFS;
 	}
 	attempt->sock = sock;
-	sock_end_unsent(sock, now);
-	if (sock->flags & SOCK_INFERRED)
-		sock->flags = 0;
-	sock->flags &= SOCK_RECORD;
+	sock_restart(sock, now);
 	question->listener = carnet_dialled_listener(ctx, remote, question->slot);
 	/* An outside service's connection without a record is ours only if it leads to a listener: it could go on. */
 	if (!attempt_record(attempt, config, governed || question->listener != CARNET_NONE, now))
@@ -539,6 +638,7 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	sock->flow.remote = *remote;
 	sock->flow.handle = 0;
 	sock->flow.context = 0;
+	sock->flow.uid = sock_uid(ctx->sk);
 	sock->decided_at = now;
 	sock->dialer = 0;
 	if (question->dialer < CARNET_MAX_PROVIDERS)
@@ -562,7 +662,9 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	}
 	if (special && question->reason == CARNET_REASON_DEFAULT)
 		question->reason = CARNET_REASON_SPECIAL;
-	err = attempt_finish(attempt, now);
+	if (question->verdict != CARNET_VERDICT_REFUSE)
+		attempt_foresee(attempt, config, now);
+	err = attempt_finish(attempt, config, now);
 	attempt_event(attempt, now, err);
 	return err;
 }

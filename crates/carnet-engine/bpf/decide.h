@@ -168,6 +168,7 @@ static __always_inline int carnet_errno(__u32 reason)
 	case CARNET_REASON_RUNAWAY:
 		return ELOOP;
 	case CARNET_REASON_NO_ROOM:
+	case CARNET_REASON_SHARE:
 		return ENOBUFS;
 	case CARNET_REASON_DEVICE:
 		return ENETUNREACH;

@@ -32,6 +32,7 @@
 #define SOCK_DONE  1          /* bit of sock_common.skc_flags: the peer's FIN has come */
 
 #define ENOENT       2
+#define EEXIST       17
 #define EINVAL       22
 #define EACCES       13
 #define ELOOP        40
@@ -44,6 +45,7 @@
 #define ENOBUFS      105
 #define EISCONN      106
 #define ECONNREFUSED 111
+#define EHOSTUNREACH 113
 #define ESTALE       116
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -118,7 +120,6 @@ struct user_namespace {
 };
 
 typedef struct {
-	__u64 val;
 } kernel_cap_t;
 
 struct cred {

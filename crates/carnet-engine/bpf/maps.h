@@ -119,6 +119,8 @@ struct carnet_handover {
 	struct carnet_addr    remote;  /* where connect() asked to go */
 	__u32                 handle;  /* of the provider */
 	__u32                 context; /* key of the context map, 0: none */
+	__u32                 uid;     /* of the connecting socket: whose share it is of */
+	__u32                 pad;
 };
 
 struct {
@@ -128,6 +130,20 @@ struct {
 	__type(key, struct carnet_tuple);
 	__type(value, struct carnet_handover);
 } carnet_handovers SEC(".maps");
+
+/*
+ * Hand-overs in flight by uid, so that nobody can take the whole table: a service that has stopped leaves half-open
+ * connections behind for minutes. Uids are spread over a fixed array, since entries that come and go could be deleted by
+ * one CPU while another counts them up; two uids in one place share.
+ */
+#define CARNET_SHARES 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CARNET_SHARES);
+	__type(key, __u32);
+	__type(value, __u32);
+} carnet_shares SEC(".maps");
 
 /* carnet_sock.flags */
 #define SOCK_RECORD     0x01 /* there is a record from before connect(): a service set it, or it was inferred */
@@ -204,6 +220,33 @@ struct {
 	__type(key, __u32);
 	__type(value, struct carnet_flight);
 } carnet_flights SEC(".maps");
+
+/* Destinations that have just refused the last hop of a flow, and how. The oldest make room. */
+struct carnet_refused_key {
+	__u64              netns; /* of the application */
+	struct carnet_addr remote;
+};
+
+struct carnet_refusal {
+	__u64 until;
+	__u32 error;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct carnet_refused_key);
+	__type(value, struct carnet_refusal);
+} carnet_refused SEC(".maps");
+
+/* What engines tell each other of a socket. All engines on a host have this one map: see Engine::load(). */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct carnet_claim);
+} carnet_claims SEC(".maps");
 
 /* Where UDP sockets have sent to, so that each destination of a socket is told once. The oldest make room. */
 struct carnet_destination {

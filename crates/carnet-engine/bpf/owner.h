@@ -81,6 +81,13 @@ static __always_inline __u32 owned_sock(void *sk, __u32 slot)
 				      slot);
 }
 
+static __always_inline __u32 sock_uid(void *sk)
+{
+	struct sock *sock = kernel_sock(sk);
+
+	return sock ? BPF_CORE_READ(sock, sk_uid.val) : 0;
+}
+
 #define GROUP_MEMBERS 128 /* a larger group counts as a stranger's, since not all of it is looked at */
 
 /* Of all listeners that share a port with SO_REUSEPORT (a kernel address): who owns every one of them. */

@@ -5,6 +5,7 @@
 
 #include "event.h"
 #include "flight.h"
+#include "handover.h"
 #include "owner.h"
 
 /* A connection's two ends as the callback's socket sees them, in the normal form. */
@@ -82,7 +83,7 @@ static __always_inline void sockops_connecting(struct bpf_sock_ops *ctx, struct 
 	if (!(sock->flags & SOCK_HANDS_OVER))
 		return;
 	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote);
-	if (bpf_map_update_elem(&carnet_handovers, &tuple, flow, BPF_ANY)) {
+	if (!handover_insert(&tuple, flow)) {
 		carnet_count(CARNET_COUNT_HELD_BACK);
 		sockops_cut_off(ctx);
 		return;
@@ -159,7 +160,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 		/* SO_REUSEPORT or a quick successor: somebody else got it. Neither connection nor record. */
 		carnet_count(CARNET_COUNT_STRANGERS);
 		accepted_event(CARNET_EVENT_STRANGER, bpf_get_socket_cookie(ctx), flow, flow->handle, &ends);
-		bpf_map_delete_elem(&carnet_handovers, &tuple);
+		handover_delete(&tuple);
 		sockops_cut_off(ctx);
 		return;
 	}
@@ -168,7 +169,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	if (!sock) {
 		carnet_count(CARNET_COUNT_NO_ROOM);
 		accepted_event(CARNET_EVENT_LOST, bpf_get_socket_cookie(ctx), flow, flow->handle, &ends);
-		bpf_map_delete_elem(&carnet_handovers, &tuple);
+		handover_delete(&tuple);
 		sockops_cut_off(ctx);
 		return;
 	}
@@ -176,6 +177,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	/* Where the client ends at this moment, the entry's memory may have become another's while it was copied. */
 	if (bpf_map_delete_elem(&carnet_handovers, &tuple))
 		return sockops_unannounced(ctx, sk, policy, slot, owned, &ends);
+	handover_give_back(sock->flow.uid);
 	sock->flags = SOCK_ACCEPTED;
 	sock->cookie = bpf_get_socket_cookie(ctx);
 	carnet_count(CARNET_COUNT_HANDED_OVER);
@@ -220,6 +222,26 @@ static __always_inline void end_counts(struct bpf_sock_ops *ctx, struct sock *sk
 	}
 }
 
+/*
+ * A flow's last hop found nobody at the destination. The application has been connected to a service all along, so it
+ * could not go elsewhere; the next connect() there fails at once, for a while.
+ */
+static __always_inline void refused_remember(const struct carnet_sock *sock, int error)
+{
+	const struct carnet_origin *origin = &sock->flow.record.origin;
+	const struct carnet_config *config = carnet_config_now();
+	struct carnet_refused_key key = { .netns = origin->netns_cookie, .remote = origin->remote };
+	struct carnet_refusal refusal = { .error = error };
+
+	if (!config || !config->refused_for || !sock->base || sock->verdict != CARNET_VERDICT_PASS ||
+	    !addr_equal(&origin->remote, &sock->flow.remote))
+		return;
+	if (error != ECONNREFUSED && error != EHOSTUNREACH && error != ENETUNREACH)
+		return;
+	refusal.until = bpf_ktime_get_boot_ns() + config->refused_for;
+	bpf_map_update_elem(&carnet_refused, &key, &refusal, BPF_ANY);
+}
+
 static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct carnet_sock *sock,
 					   __u32 old_state)
 {
@@ -238,8 +260,10 @@ static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_
 	sockops_ends(ctx, &ends);
 	if (sock->flags & SOCK_HANDS_OVER) {
 		tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote);
-		bpf_map_delete_elem(&carnet_handovers, &tuple);
+		handover_delete(&tuple);
 	}
+	if (kernel && old_state == BPF_TCP_SYN_SENT)
+		refused_remember(sock, BPF_CORE_READ(kernel, sk_err));
 	sock->flags &= ~(SOCK_DECIDED | SOCK_SENT | SOCK_HANDS_OVER);
 	event = event_of_end(sock, bpf_ktime_get_boot_ns());
 	if (!event)

@@ -1,3 +1,5 @@
+mod claims;
+
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
@@ -80,6 +82,8 @@ impl Engine {
             };
             map.set_max_entries(entries).map_err(|error| Error::bpf("cannot size a BPF map", error))?;
         }
+        // Held until the map is there, so that two engines that start at once do not make one each.
+        let _turn = claims::share(&mut open)?;
         for mut program in open.progs_mut() {
             if program.name() == ASK || program.name() == COUNT_SOCKS {
                 program.set_autoload(options.for_test);
@@ -134,6 +138,16 @@ impl Engine {
     /// Redirected connections between their SYN and the listener's taking them. 0 when no handshake is in flight.
     pub fn open_handovers(&self) -> Result<usize, Error> {
         Ok(self.map("carnet_handovers")?.keys().count())
+    }
+
+    /// Hand-overs in flight as the uids' shares of them count them: as many as [`Engine::open_handovers`].
+    #[doc(hidden)]
+    pub fn shared_handovers(&self) -> Result<u64, Error> {
+        let mut sum = 0;
+        for place in 0..self.map("carnet_shares")?.max_entries() {
+            sum += u64::from(self.lookup::<u32>("carnet_shares", &place.to_ne_bytes())?.unwrap_or_default());
+        }
+        Ok(sum)
     }
 
     /// Flights in use, by {provider, destination}. 0 when no redirected connection is open.
@@ -234,7 +248,7 @@ fn load(open: OpenObject) -> Result<Object, Error> {
 
 /// Those of the capabilities the engine needs which this process does not have. In a container root may lack them, and
 /// the loader then reports a missing feature, because its probes fail too.
-fn missing_capabilities() -> Option<String> {
+pub fn missing_capabilities() -> Option<String> {
     const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
     const CAP_SYS_ADMIN: u32 = 21; // stands for the last two
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -250,7 +264,7 @@ fn missing_capabilities() -> Option<String> {
 /// the lines are kept here until a failure asks for them.
 static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-fn collect_log() {
+pub(crate) fn collect_log() {
     libbpf_rs::set_print(Some((PrintLevel::Warn, |_, line| {
         if let Ok(mut log) = LOG.lock() {
             log.push(line);
@@ -262,7 +276,7 @@ fn collect_log() {
 }
 
 /// The one line of the log that says most: the verifier's last words before its statistics, or libbpf's last line.
-fn cause_in_log() -> Option<String> {
+pub(crate) fn cause_in_log() -> Option<String> {
     let log = LOG.lock().ok()?;
     let lines: Vec<&str> =
         log.iter().flat_map(|entry| entry.lines()).map(str::trim).filter(|line| !line.is_empty()).collect();
