@@ -63,7 +63,7 @@ struct kernfs_node {
 
 struct cgroup_bpf {
 	struct hlist_head progs[1]; /* one for each hook, as many as the kernel has */
-	__u32             flags[1]; /* the same; their width differs between kernels */
+	__u32             flags[1]; /* the same; a byte each in newer kernels */
 };
 
 struct cgroup {

@@ -325,12 +325,13 @@ int carnet_setsockopt(struct bpf_sockopt *ctx)
 	int level = ctx->level, optname = ctx->optname, optlen = ctx->optlen;
 	const struct carnet_config *config;
 	struct carnet_sock *taken = NULL;
-	int err;
+	int err, before;
 
 	if (level != SOL_CARNET || optname != CARNET_RECORDS)
 		return 1;
-	/* Taken already by another engine. */
-	if (optlen == -1)
+	/* Taken already by another engine, or refused by another program. But an engine's ESTALE may be for our record. */
+	before = bpf_get_retval();
+	if (optlen == -1 || (before && before != -ESTALE))
 		return 1;
 	config = carnet_config_now();
 	if (!config)
@@ -341,6 +342,8 @@ int carnet_setsockopt(struct bpf_sockopt *ctx)
 		bpf_set_retval(-err);
 		return 0;
 	}
+	if (before)
+		bpf_set_retval(0);
 	*(volatile int *)&ctx->optlen = -1;
 	return 1;
 }

@@ -99,7 +99,7 @@ fn sixteen_hops_and_no_more() {
 
 #[test]
 fn without_room_for_the_hand_over_nothing_is_sent() {
-    let mut sandbox = Sandbox::with(&Options { handover_entries: 2, handover_share: Some(2), ..Options::default() });
+    let mut sandbox = Sandbox::with(&Options { handover_entries: 2, handover_share: Some(9), ..Options::default() });
     let mut service = sandbox.service(Service::Aware);
     let server = listen("127.0.0.1:0");
     let destination = server.local_addr().unwrap();
@@ -139,7 +139,7 @@ fn without_room_for_the_hand_over_nothing_is_sent() {
 /// The same socket is as good as new afterwards, at least for root: the failure leaves it bound to no interface.
 #[test]
 fn a_connection_held_back_ends_and_can_be_tried_again() {
-    let mut sandbox = Sandbox::with(&Options { handover_entries: 1, handover_share: Some(2), ..Options::default() });
+    let mut sandbox = Sandbox::with(&Options { handover_entries: 1, handover_share: Some(9), ..Options::default() });
     let mut service = sandbox.service(Service::Aware);
     let destination: SocketAddr = ([127, 0, 0, 1], 9).into();
     let at = service.listeners[0].local_addr().unwrap();
