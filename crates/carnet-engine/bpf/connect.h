@@ -199,7 +199,8 @@ static __noinline bool attempt_bind(struct attempt *attempt)
 
 	if (bound && bound != NOWHERE_IFINDEX)
 		return true;
-	if (!wanted && attempt->sock->base && addr_equal(&origin->remote, &attempt->question.remote) &&
+	if (!wanted && attempt->question.verdict == CARNET_VERDICT_PASS && attempt->sock->base &&
+	    addr_equal(&origin->remote, &attempt->question.remote) &&
 	    origin->netns_cookie == bpf_get_netns_cookie(attempt->ctx))
 		wanted = origin->ifindex;
 	attempt->sock->ifindex = 0;
@@ -548,8 +549,8 @@ static __always_inline int attempt_finish(struct attempt *attempt, const struct 
 	struct carnet_sock *sock = attempt->sock;
 	__u32 i = question->provider, filter = 0;
 
-	if ((question->verdict == CARNET_VERDICT_PASS || question->verdict == CARNET_VERDICT_DIRECT) &&
-	    !attempt_bind(attempt))
+	if (question->verdict != CARNET_VERDICT_REDIRECT && !attempt_bind(attempt) &&
+	    question->verdict != CARNET_VERDICT_REFUSE)
 		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
 	if (!attempt_claim(attempt, config)) {
 		carnet_count(CARNET_COUNT_NO_ROOM);

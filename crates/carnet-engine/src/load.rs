@@ -142,10 +142,10 @@ impl Engine {
 
     /// Hand-overs in flight as the uids' shares of them count them: as many as [`Engine::open_handovers`].
     #[doc(hidden)]
-    pub fn shared_handovers(&self) -> Result<u64, Error> {
+    pub fn shared_handovers(&self) -> Result<usize, Error> {
         let mut sum = 0;
         for place in 0..self.map("carnet_shares")?.max_entries() {
-            sum += u64::from(self.lookup::<u32>("carnet_shares", &place.to_ne_bytes())?.unwrap_or_default());
+            sum += self.lookup::<u32>("carnet_shares", &place.to_ne_bytes())?.unwrap_or_default() as usize;
         }
         Ok(sum)
     }
