@@ -21,14 +21,18 @@
 #include "record.h"
 #include "flight.h"
 #include "event.h"
+#include "handover.h"
 
 #include "create.h"
 #include "datagram.h"
+#include "listener.h"
+#include "attempt.h"
 #include "connect.h"
 #include "sockops.h"
 #include "sockopt.h"
 #include "peername.h"
 #include "count.h"
+#include "netns.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 

@@ -54,4 +54,19 @@ static __always_inline void event_submit(struct carnet_event *event)
 	bpf_ringbuf_submit(event, 0);
 }
 
+/* The end of a connection of which the kernel never sent anything, so that no state change tells of it. */
+static __noinline void sock_end_unsent(struct carnet_sock *sock, __u64 now)
+{
+	struct carnet_event *event;
+
+	if (!(sock->flags & SOCK_DECIDED) || sock->flags & SOCK_SENT)
+		return;
+	sock->flags &= ~SOCK_DECIDED;
+	event = event_of_end(sock, now);
+	if (!event)
+		return;
+	event->how = CARNET_HOW_FAILED;
+	event_submit(event);
+}
+
 #endif /* CARNET_EVENT_H */

@@ -311,6 +311,8 @@ static __always_inline int set_records(struct bpf_sockopt *ctx, const struct car
 	/* Accepted, and reset since: its own record must stay. */
 	if (sock->flags & (SOCK_ACCEPTED | SOCK_LOST))
 		return EISCONN;
+	/* A connect() that failed in routing is still to be told of, and its record is about to go. */
+	sock_end_unsent(sock, bpf_ktime_get_boot_ns());
 	sock->flow.record = *blob;
 	sock->base = blob->depth;
 	sock->base_floor = record_floor(blob);
