@@ -1,4 +1,4 @@
-//! Compiles the kernel program with clang. No skeleton: the object is opened by name at run time (docs/adr).
+//! Compiles the kernel programs with clang. No skeleton: the objects are opened by name at run time (docs/adr).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,6 @@ use std::{env, fs};
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let source = Path::new("bpf/carnet.bpf.c");
     let abi = Path::new("../carnet-abi/include");
     for folder in [Path::new("bpf"), abi] {
         for entry in fs::read_dir(folder).expect("the folder is part of the source").flatten() {
@@ -16,15 +15,21 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CLANG");
     println!("cargo::rerun-if-env-changed=LLVM_STRIP");
 
-    let object = out.join("carnet.bpf.o");
+    for name in ["carnet", "probe"] {
+        let source = Path::new("bpf").join(format!("{name}.bpf.c"));
+        compile(&source, abi, &out.join(format!("{name}.bpf.o")));
+    }
+}
+
+fn compile(source: &Path, abi: &Path, object: &Path) {
     let mut clang = Command::new(env::var_os("CLANG").unwrap_or_else(|| "clang".into()));
     clang.args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]);
-    clang.arg("-I").arg(abi).args(system_include()).arg("-c").arg(source).arg("-o").arg(&object);
+    clang.arg("-I").arg(abi).args(system_include()).arg("-c").arg(source).arg("-o").arg(object);
     run(clang, "clang", "apt-get install clang libbpf-dev");
 
     // Keeps the BTF, which the loader and the layout test read, and drops the DWARF.
     let mut strip = Command::new(env::var_os("LLVM_STRIP").unwrap_or_else(|| "llvm-strip".into()));
-    strip.arg("-g").arg(&object);
+    strip.arg("-g").arg(object);
     run(strip, "llvm-strip", "apt-get install llvm");
 }
 

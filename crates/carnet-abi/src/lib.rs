@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod event;
 mod image;
 mod options;
 

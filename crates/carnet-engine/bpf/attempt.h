@@ -175,13 +175,15 @@ __noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
 static __noinline void attempt_left_alone(struct attempt *attempt, const struct carnet_config *config, __u32 reason,
 					  __u64 now)
 {
+	const struct carnet_sock *sock = attempt->sock;
 	struct carnet_event *event =
 		event_begin(CARNET_EVENT_CONNECT, now, bpf_get_socket_cookie(attempt->ctx));
 
 	if (!event)
 		return;
-	if (attempt->sock && attempt->sock->flags & SOCK_DECIDED)
-		event_record(event, &attempt->sock->flow.record);
+	/* A further subflow is of its connection's flow, also where the first one has ended. */
+	if (sock && (sock->flags & SOCK_DECIDED || (reason == CARNET_REASON_KERNEL && sock->flow.record.version)))
+		event_record(event, &sock->flow.record);
 	else
 		record_begin(&event->record, config, attempt->ctx, &attempt->question.remote, attempt->family,
 			     IPPROTO_TCP, 0, now);

@@ -29,6 +29,7 @@
 #include "attempt.h"
 #include "connect.h"
 #include "sockops.h"
+#include "unwatched.h"
 #include "sockopt.h"
 #include "peername.h"
 #include "count.h"

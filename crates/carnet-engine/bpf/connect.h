@@ -311,7 +311,7 @@ int carnet_connect4(struct bpf_sock_addr *ctx)
 	int err;
 
 	if (is_udp(type, protocol))
-		return hook_return(datagram_v4(ctx));
+		return hook_return(datagram_v4(ctx, true));
 	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
 		return 1;
 	ip_from_v4(remote->ip, ip);
@@ -335,7 +335,7 @@ int carnet_connect6(struct bpf_sock_addr *ctx)
 	int err;
 
 	if (is_udp(type, protocol))
-		return hook_return(datagram_v6(ctx));
+		return hook_return(datagram_v6(ctx, true));
 	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
 		return 1;
 	ip_from_v6(remote->ip, a, b, c, d);
@@ -351,17 +351,6 @@ int carnet_connect6(struct bpf_sock_addr *ctx)
 		ctx->user_port = bpf_htons(attempt.target.port);
 	}
 	return hook_return(err);
-}
-
-/* A socket that goes without ever having sent anything: its connect() failed in routing or for want of a port. */
-SEC("cgroup/sock_release")
-int carnet_sock_release(struct bpf_sock *ctx)
-{
-	struct carnet_sock *sock = bpf_sk_storage_get(&carnet_socks, ctx, NULL, 0);
-
-	if (sock)
-		sock_end_unsent(sock, bpf_ktime_get_boot_ns());
-	return 1;
 }
 
 #endif /* CARNET_CONNECT_H */

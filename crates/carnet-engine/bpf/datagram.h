@@ -8,38 +8,86 @@
 
 #define QUIC_PORT 443
 
-/* Tells of a destination, unless that has been done for this socket. */
-static __always_inline void datagram_event(struct bpf_sock_addr *ctx, const struct carnet_config *config,
-					   const struct carnet_destination *to, __u32 family, __u32 dialer,
-					   __u32 verdict)
+static __always_inline void datagram_describe(struct carnet_event *event, struct bpf_sock_addr *ctx,
+					      const struct carnet_config *config,
+					      const struct carnet_destination *to, __u32 family, __u32 dialer,
+					      __u32 verdict)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
-	struct carnet_event *event;
-	__u8 told = 1;
-
-	/* The one who makes the entry tells: two threads may send at once. */
-	if (bpf_map_update_elem(&carnet_destinations, to, &told, BPF_NOEXIST))
-		return;
-	event = event_begin(CARNET_EVENT_DATAGRAM, now, to->cookie);
-	if (!event)
-		return;
-	record_begin(&event->record, config, ctx, &to->remote, family, IPPROTO_UDP, 0, now);
+	record_begin(&event->record, config, ctx, &to->remote, family, IPPROTO_UDP, 0, event->time);
 	event->remote = to->remote;
 	event->verdict = verdict;
 	event->reason = verdict == CARNET_VERDICT_REFUSE ? CARNET_REASON_QUIC : CARNET_REASON_UDP;
-	event->error = verdict == CARNET_VERDICT_REFUSE ? ECONNREFUSED : 0;
+	event->error = 0;
 	event->dialer = dialer;
 	event->pid = event->record.origin.pid;
 	event->uid = event->record.origin.uid;
-	event_submit(event);
 }
 
-/* connect() or sendto() of a UDP socket, whose destination is in `to`. Returns 0, or the errno with which it fails. */
-static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct carnet_destination *to, __u32 family)
+/* Whether it has to be told. The one who makes the entry tells: two threads may send at once. */
+static __always_inline bool datagram_is_first(const struct carnet_destination *to)
+{
+	__u8 told = 1;
+
+	return !bpf_map_update_elem(&carnet_destinations, to, &told, BPF_NOEXIST);
+}
+
+/* sendto() with an address. */
+static __always_inline int datagram_sent(struct bpf_sock_addr *ctx, const struct carnet_config *config,
+					 const struct carnet_destination *to, __u32 family, __u32 dialer,
+					 __u32 verdict)
+{
+	int error = verdict == CARNET_VERDICT_REFUSE ? ECONNREFUSED : 0;
+	struct carnet_event *event;
+
+	if (!datagram_is_first(to))
+		return error;
+	event = event_begin(CARNET_EVENT_DATAGRAM, bpf_ktime_get_boot_ns(), to->cookie);
+	if (!event)
+		return error;
+	datagram_describe(event, ctx, config, to, family, dialer, verdict);
+	event->error = error;
+	event_submit(event);
+	return error;
+}
+
+/*
+ * connect(). It sends nothing: getaddrinfo() connects a socket to each address of a name to see which it can reach, and
+ * would put those last that it is refused. So the decision is kept for carnet_egress(), which sees what is sent.
+ */
+static __always_inline int datagram_connected(struct bpf_sock_addr *ctx, const struct carnet_config *config,
+					      const struct carnet_destination *to, __u32 family, __u32 dialer,
+					      __u32 verdict)
+{
+	struct carnet_connected *connected;
+	struct bpf_sock *sk = ctx->sk;
+
+	if (!sk)
+		return 0;
+	connected = bpf_sk_storage_get(&carnet_datagram_socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	/* Without memory for that it is told or refused too early, rather than not at all. */
+	if (!connected)
+		return datagram_sent(ctx, config, to, family, dialer, verdict);
+	connected->told = 1; /* what is sent meanwhile, by another thread, goes to neither this nor that destination */
+	__builtin_memset(&connected->event, 0, sizeof(connected->event));
+	connected->event.version = CARNET_ABI_VERSION;
+	connected->event.kind = CARNET_EVENT_DATAGRAM;
+	connected->event.size = sizeof(connected->event);
+	connected->event.time = bpf_ktime_get_boot_ns();
+	connected->event.cookie = to->cookie;
+	datagram_describe(&connected->event, ctx, config, to, family, dialer, verdict);
+	if (verdict == CARNET_VERDICT_REFUSE)
+		connected->event.error = EPERM;
+	connected->told = 0;
+	return 0;
+}
+
+/* A UDP socket's call to the destination `to`. Returns 0, or the errno with which the call fails. */
+static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct carnet_destination *to, bool connect)
 {
 	const struct carnet_config *config = carnet_config_now();
 	const struct carnet_policy *policy;
 	__u32 owned, i, dialer = 0, verdict = CARNET_VERDICT_PASS;
+	__u32 family = ctx->family; /* the socket's: an IPv6 one may send to IPv4 */
 
 	if (!config)
 		return 0;
@@ -55,25 +103,80 @@ static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct car
 	else if (policy->flags & CARNET_POLICY_BLOCK_QUIC && to->remote.port == QUIC_PORT)
 		verdict = CARNET_VERDICT_REFUSE;
 	to->cookie = bpf_get_socket_cookie(ctx);
-	datagram_event(ctx, config, to, family, dialer, verdict);
-	return verdict == CARNET_VERDICT_REFUSE ? ECONNREFUSED : 0;
+	if (connect)
+		return datagram_connected(ctx, config, to, family, dialer, verdict);
+	return datagram_sent(ctx, config, to, family, dialer, verdict);
 }
 
 /* The hooks share these. Frames of their own, because the connect hooks have none to spare. */
-static __noinline int datagram_v4(struct bpf_sock_addr *ctx)
+static __noinline int datagram_v4(struct bpf_sock_addr *ctx, bool connect)
 {
 	struct carnet_destination to = { .remote.port = bpf_ntohs(ctx->user_port) };
 
 	ip_from_v4(to.remote.ip, ctx->user_ip4);
-	return carnet_datagram(ctx, &to, AF_INET);
+	return carnet_datagram(ctx, &to, connect);
 }
 
-static __noinline int datagram_v6(struct bpf_sock_addr *ctx)
+static __noinline int datagram_v6(struct bpf_sock_addr *ctx, bool connect)
 {
 	struct carnet_destination to = { .remote.port = bpf_ntohs(ctx->user_port) };
 
 	ip_from_v6(to.remote.ip, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);
-	return carnet_datagram(ctx, &to, AF_INET6);
+	return carnet_datagram(ctx, &to, connect);
+}
+
+/* Where a UDP packet goes; `to` is where its socket is connected to. Packets are not in fragments yet here. */
+static __always_inline bool datagram_goes_to(struct __sk_buff *skb, struct carnet_addr *to)
+{
+	__u8 first, next;
+	__be16 port;
+	__be32 ip4;
+
+	if (bpf_skb_load_bytes(skb, 0, &first, 1))
+		return false;
+	if (first >> 4 == 4) {
+		if (bpf_skb_load_bytes(skb, 16, &ip4, 4) || bpf_skb_load_bytes(skb, (first & 15) * 4 + 2, &port, 2))
+			return false;
+		ip_from_v4(to->ip, ip4);
+	} else {
+		if (bpf_skb_load_bytes(skb, 24, to->ip, 16) || bpf_skb_load_bytes(skb, 6, &next, 1))
+			return false;
+		/* Behind an extension header: the port is taken to be the connection's. */
+		if (next != IPPROTO_UDP)
+			return true;
+		if (bpf_skb_load_bytes(skb, 42, &port, 2))
+			return false;
+	}
+	to->port = bpf_ntohs(port);
+	return true;
+}
+
+/* Everything that leaves a socket, but only that of connected UDP sockets is looked at. */
+SEC("cgroup_skb/egress")
+int carnet_egress(struct __sk_buff *skb)
+{
+	struct carnet_connected *connected;
+	struct carnet_destination to = {};
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk)
+		return 1;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk || sk->protocol != IPPROTO_UDP)
+		return 1;
+	connected = bpf_sk_storage_get(&carnet_datagram_socks, sk, NULL, 0);
+	if (!connected || (connected->told && connected->event.verdict == CARNET_VERDICT_PASS))
+		return 1;
+	to.remote.port = connected->event.remote.port;
+	if (!datagram_goes_to(skb, &to.remote) || !addr_equal(&to.remote, &connected->event.remote))
+		return 1;
+	to.cookie = connected->event.cookie;
+	if (!connected->told) {
+		connected->told = 1;
+		if (datagram_is_first(&to) && bpf_ringbuf_output(&carnet_events, &connected->event, sizeof(connected->event), 0))
+			carnet_count(CARNET_COUNT_EVENTS_LOST);
+	}
+	return connected->event.verdict == CARNET_VERDICT_PASS;
 }
 
 static __always_inline bool is_udp(__u32 type, __u32 protocol)
@@ -84,13 +187,13 @@ static __always_inline bool is_udp(__u32 type, __u32 protocol)
 SEC("cgroup/sendmsg4")
 int carnet_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return is_udp(ctx->type, ctx->protocol) ? hook_return(datagram_v4(ctx)) : 1;
+	return is_udp(ctx->type, ctx->protocol) ? hook_return(datagram_v4(ctx, false)) : 1;
 }
 
 SEC("cgroup/sendmsg6")
 int carnet_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return is_udp(ctx->type, ctx->protocol) ? hook_return(datagram_v6(ctx)) : 1;
+	return is_udp(ctx->type, ctx->protocol) ? hook_return(datagram_v6(ctx, false)) : 1;
 }
 
 #endif /* CARNET_DATAGRAM_H */

@@ -53,13 +53,14 @@ static __always_inline bool handover_insert(const struct carnet_tuple *tuple, co
 
 	if (!config || !share || *share >= config->handover_share)
 		return false;
+	/* Counted before the entry is there: it may be taken, and given back, before this function ends. */
+	__sync_fetch_and_add(share, 1);
 	err = bpf_map_update_elem(&carnet_handovers, tuple, entry, BPF_NOEXIST);
 	if (err == -EEXIST && handover_delete(tuple))
 		err = bpf_map_update_elem(&carnet_handovers, tuple, entry, BPF_NOEXIST);
 	if (err)
-		return false;
-	__sync_fetch_and_add(share, 1);
-	return true;
+		__sync_fetch_and_add(share, -1);
+	return !err;
 }
 
 #endif /* CARNET_HANDOVER_H */

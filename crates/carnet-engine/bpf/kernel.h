@@ -8,6 +8,7 @@
 #define CARNET_KERNEL_H
 
 #include <linux/bpf.h>
+#include <linux/in6.h>
 #include <linux/types.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
@@ -23,14 +24,13 @@
 #define SO_ORIGINAL_DST 80
 #define SO_BINDTOIFINDEX 62
 
-#define IPPROTO_ICMPV6 58
-
 #define NOWHERE_IFINDEX 0x7fffffff /* no interface has it: what is bound to it can send nothing */
 
 #define PF_KTHREAD    0x00200000 /* task_struct.flags */
 #define CAP_SYS_ADMIN 21
 #define SOCK_DONE  1          /* bit of sock_common.skc_flags: the peer's FIN has come */
 
+#define EPERM        1
 #define ENOENT       2
 #define EEXIST       17
 #define EINVAL       22
@@ -40,6 +40,7 @@
 #define ENODATA      61
 #define EBADMSG      74
 #define EMSGSIZE     90
+#define ENOPROTOOPT  92
 #define EOPNOTSUPP   95
 #define ENETUNREACH  101
 #define ENOBUFS      105
@@ -65,8 +66,16 @@ struct sock_cgroup_data {
 };
 
 struct sock_common {
-	unsigned char skc_ipv6only : 1;
-	unsigned long skc_flags;
+	unsigned short         skc_family;
+	volatile unsigned char skc_state;
+	unsigned char          skc_ipv6only : 1;
+	unsigned long          skc_flags;
+	__be32                 skc_daddr;
+	__be32                 skc_rcv_saddr;
+	__be16                 skc_dport;
+	__u16                  skc_num;
+	struct in6_addr        skc_v6_daddr;
+	struct in6_addr        skc_v6_rcv_saddr;
 };
 
 typedef struct {
@@ -91,6 +100,10 @@ struct sock_reuseport {
 
 struct tcp_sock {
 	__u32 write_seq;
+	__u32 snd_una;
+	__u64 bytes_acked;
+	__u64 bytes_received;
+	__u8  bpf_sock_ops_cb_flags;
 };
 
 /* An MPTCP connection. Its subflows are TCP sockets; bpf_skc_to_mptcp_sock() leads from one to it. */

@@ -103,7 +103,8 @@ struct {
 
 /*
  * What goes from a redirected socket to the one that accepts it. The hand-over is the only map with an entry per flow,
- * from the SYN until the listener's socket takes it. Its key is the connection as the client sees it.
+ * from the SYN until the listener's socket takes it. Its key is the connection as the client sees it, with the SYN's
+ * sequence number: where a port is used again at once, the packets of the connection before it may be on their way still.
  */
 struct carnet_tuple {
 	__u64 netns;
@@ -111,7 +112,7 @@ struct carnet_tuple {
 	__u8  listener[16];
 	__u16 client_port; /* host byte order */
 	__u16 listener_port;
-	__u32 pad;
+	__u32 isn;
 };
 
 struct carnet_handover {
@@ -170,7 +171,7 @@ struct carnet_sock {
 	__u32                  dialer;     /* handle of the provider that made it */
 	__u32                  flight;     /* index of its flight + 1, or 0 */
 	__u32                  ifindex;    /* interface to which the program had bound it, and which a redirect undid, or 0 */
-	__u32                  pad;
+	__u32                  isn;        /* of the SYN that brings the record */
 };
 
 struct {
@@ -247,6 +248,19 @@ struct {
 	__type(key, int);
 	__type(value, struct carnet_claim);
 } carnet_claims SEC(".maps");
+
+/* What there is to tell of a connected UDP socket's destination, once something is sent there. */
+struct carnet_connected {
+	struct carnet_event event;
+	__u64               told;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct carnet_connected);
+} carnet_datagram_socks SEC(".maps");
 
 /* Where UDP sockets have sent to, so that each destination of a socket is told once. The oldest make room. */
 struct carnet_destination {

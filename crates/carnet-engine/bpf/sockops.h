@@ -39,14 +39,14 @@ static __always_inline void sockops_ends(struct bpf_sock_ops *ctx, struct ends *
 }
 
 static __always_inline void tuple_of(struct carnet_tuple *tuple, __u64 netns, const struct carnet_addr *client,
-				     const struct carnet_addr *listener)
+				     const struct carnet_addr *listener, __u32 isn)
 {
 	tuple->netns = netns;
 	__builtin_memcpy(tuple->client, client->ip, sizeof(tuple->client));
 	__builtin_memcpy(tuple->listener, listener->ip, sizeof(tuple->listener));
 	tuple->client_port = client->port;
 	tuple->listener_port = listener->port;
-	tuple->pad = 0;
+	tuple->isn = isn;
 }
 
 /*
@@ -66,8 +66,9 @@ static __always_inline void sockops_watch(struct bpf_sock_ops *ctx)
 }
 
 /* The SYN is about to leave and the local port is known. */
-static __always_inline void sockops_connecting(struct bpf_sock_ops *ctx, struct carnet_sock *sock)
+static __always_inline void sockops_connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct carnet_sock *sock)
 {
+	struct sock *kernel = kernel_sock(sk);
 	struct carnet_handover *flow = &sock->flow;
 	struct carnet_tuple tuple = {};
 	struct ends ends = {};
@@ -82,14 +83,23 @@ static __always_inline void sockops_connecting(struct bpf_sock_ops *ctx, struct 
 	sockops_watch(ctx);
 	if (!(sock->flags & SOCK_HANDS_OVER))
 		return;
-	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote);
-	if (!handover_insert(&tuple, flow)) {
+	if (kernel)
+		sock->isn = BPF_CORE_READ((struct tcp_sock *)kernel, write_seq);
+	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote, sock->isn);
+	if (!kernel || !handover_insert(&tuple, flow)) {
 		carnet_count(CARNET_COUNT_HELD_BACK);
 		sockops_cut_off(ctx);
 		return;
 	}
 	if (!sock->flight)
 		sock->flight = carnet_flight_begin(flow->handle, &flow->remote, NULL);
+}
+
+/* Another program may have set callback flags of its own since then, and not kept ours. See also unwatched.h. */
+static __always_inline void sockops_connected(struct bpf_sock_ops *ctx, struct carnet_sock *sock)
+{
+	if (sock->flags & SOCK_SENT && sock->cookie == bpf_get_socket_cookie(ctx))
+		sockops_watch(ctx);
 }
 
 static __always_inline void accepted_event(__u16 kind, __u64 cookie, const struct carnet_handover *flow, __u32 handle,
@@ -137,6 +147,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	struct carnet_tuple tuple = {};
 	struct carnet_sock *sock;
 	struct ends ends = {};
+	__u32 rcv_nxt = ((volatile struct bpf_sock_ops *)ctx)->rcv_nxt; /* nothing has come yet but the SYN */
 	__u32 owned, slot, i;
 
 	if (!config)
@@ -150,7 +161,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	if (sock && sock->flags & (SOCK_ACCEPTED | SOCK_LOST))
 		return;
 	sockops_ends(ctx, &ends);
-	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.remote, &ends.local);
+	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.remote, &ends.local, rcv_nxt - 1);
 	owned = owned_sock(sk, slot);
 	flow = bpf_map_lookup_elem(&carnet_handovers, &tuple);
 	if (!flow)
@@ -259,7 +270,7 @@ static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_
 		return;
 	sockops_ends(ctx, &ends);
 	if (sock->flags & SOCK_HANDS_OVER) {
-		tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote);
+		tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote, sock->isn);
 		handover_delete(&tuple);
 	}
 	if (kernel && old_state == BPF_TCP_SYN_SENT)
@@ -282,7 +293,7 @@ int carnet_sockops(struct bpf_sock_ops *ctx)
 	struct carnet_sock *sock;
 
 	if (op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB &&
-	    op != BPF_SOCK_OPS_STATE_CB)
+	    op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_STATE_CB)
 		return 1;
 	/* Loaded once: each load is a new, unchecked pointer to the verifier. */
 	sk = ctx->sk;
@@ -296,7 +307,9 @@ int carnet_sockops(struct bpf_sock_ops *ctx)
 	if (!sock)
 		return 1;
 	if (op == BPF_SOCK_OPS_TCP_CONNECT_CB)
-		sockops_connecting(ctx, sock);
+		sockops_connecting(ctx, sk, sock);
+	else if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		sockops_connected(ctx, sock);
 	else if (new_state == BPF_TCP_CLOSE)
 		sockops_closed(ctx, sk, sock, old_state);
 	return 1;

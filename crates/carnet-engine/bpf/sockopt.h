@@ -148,6 +148,9 @@ static __always_inline int get_state(struct bpf_sockopt *ctx, struct carnet_sock
 
 	if ((void *)(value + 1) > end)
 		return get_fail(EMSGSIZE);
+	/* Another engine has answered. Where that knows nothing of the socket, this one may. */
+	if (ctx->retval == 0 && *value != CARNET_NOT_REDIRECTED)
+		return 1;
 	if (sock && sock->flags & (SOCK_ACCEPTED | SOCK_RECORD))
 		state = record_state(&sock->flow.record, caller_handle(config));
 	*value = state;
@@ -157,16 +160,22 @@ static __always_inline int get_state(struct bpf_sockopt *ctx, struct carnet_sock
 static __always_inline int get_carnet(struct bpf_sockopt *ctx, int optname)
 {
 	const struct carnet_config *config = carnet_config_now();
+	int before = ctx->retval;
 	struct carnet_sock *sock;
+	bool known;
 
 	if (optname < CARNET_RECORDS || optname > CARNET_STATE || !config)
 		return 1;
-	/* Answered already: another engine's socket. */
-	if (ctx->retval == 0)
+	/* Answered already: another engine's socket. But a state is answered by every engine. */
+	if (before == 0 && optname != CARNET_STATE)
 		return 1;
 	if (!is_tcp(ctx))
 		return get_fail(EOPNOTSUPP);
 	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
+	known = sock && sock->flags & (SOCK_ACCEPTED | SOCK_LOST | SOCK_RECORD);
+	/* Answered or refused by another engine. The two errors are the kernel's own, where nobody has done so. */
+	if (!known && before != -EOPNOTSUPP && before != -ENOPROTOOPT)
+		return 1;
 	if (optname == CARNET_STATE)
 		return get_state(ctx, sock, config);
 	if (sock && sock->flags & SOCK_LOST)

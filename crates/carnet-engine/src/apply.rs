@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use carnet_abi::{Address, OWNER_UID, Policy};
 use carnet_policy::Image;
@@ -52,7 +51,7 @@ pub const PRIVATE_TWINS: &[Twin] = &[
 ];
 
 /// Deepest owner's cgroup the kernel program looks for (LINEAGE_LEVELS in bpf/owner.h).
-const DEEPEST_OWNER: u32 = 11;
+pub const DEEPEST_OWNER: u32 = 11;
 
 impl Engine {
     /// Puts a policy in force, as a whole: it is written to the slot that is not in use, then that slot is named. A
@@ -73,22 +72,6 @@ impl Engine {
         self.update("carnet_policies", slot.as_bytes(), image.policy.as_bytes())?;
         self.config.policy_slot = slot;
         self.write_config()
-    }
-
-    /// Tells the kernel program this host's addresses, by which a wildcard listener can be dialled. [`Engine::load`]
-    /// does it; call it again when addresses come or go.
-    pub fn update_local_addresses(&self) -> Result<(), Error> {
-        let addresses = nix::ifaddrs::getifaddrs()
-            .map_err(|error| Error::io("cannot list the interfaces' addresses", error.into()))?;
-        for interface in addresses {
-            let Some(address) = interface.address else { continue };
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
-            let v6 = address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip()));
-            if let Some(ip) = v4.or(v6) {
-                self.update("carnet_local", &Address::from(ip).ip, &[1])?;
-            }
-        }
-        Ok(())
     }
 
     /// Contexts of the policy before the one in force make room. A flow that was redirected by it and is not asked for

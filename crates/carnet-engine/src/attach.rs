@@ -14,7 +14,7 @@ const CONNECTIONS: [&str; 6] = [
 ];
 
 /// Where what is not redirected begins.
-const UNREDIRECTED: [&str; 3] = ["carnet_sock_create", "carnet_sendmsg4", "carnet_sendmsg6"];
+const UNREDIRECTED: [&str; 4] = ["carnet_sock_create", "carnet_egress", "carnet_sendmsg4", "carnet_sendmsg6"];
 
 /// Where services ask.
 const OPTIONS: [&str; 2] = ["carnet_getsockopt", "carnet_setsockopt"];

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use carnet_abi::Event;
 use libbpf_rs::{Map, RingBuffer, RingBufferBuilder};
-use zerocopy::FromBytes;
 
 use crate::Error;
 
@@ -21,8 +20,8 @@ impl EventReader {
         let mut builder = RingBufferBuilder::new();
         let failed = |error| Error::bpf("cannot open the event buffer", error);
         let add = builder.add(map, move |bytes| {
-            // Longer than ours is fine: events grow at their end. The receiver outlives the ring.
-            if let Ok((event, _)) = Event::read_from_prefix(bytes) {
+            // The receiver outlives the ring.
+            if let Some(event) = Event::from_bytes(bytes) {
                 let _ = arrive.send(event);
             }
             0

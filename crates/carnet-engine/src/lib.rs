@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod probe;
 
 mod apply;
 mod attach;
@@ -17,7 +18,9 @@ mod error;
 mod events;
 mod listeners;
 mod load;
+mod routes;
 
+pub use apply::DEEPEST_OWNER;
 #[doc(hidden)]
 pub use apply::{PRIVATE_TWINS, Twin};
 pub use error::{Error, ErrorKind};
@@ -26,3 +29,4 @@ pub use listeners::{Listener, listeners};
 #[doc(hidden)]
 pub use load::FLIGHT_COUNTS;
 pub use load::{Engine, Options};
+pub use routes::{RouteNotice, RouteWatch, Routes};

@@ -76,7 +76,8 @@ fn parse(mut answers: &[u8], found: &mut Vec<Listener>) -> io::Result<bool> {
             NLMSG_DONE => return Ok(false),
             NLMSG_ERROR => {
                 let (error, _) = i32::read_from_prefix(body).map_err(|_| malformed())?;
-                return Err(io::Error::from_raw_os_error(-error));
+                // Negative errnos. Whatever else the number may be, there is one to tell.
+                return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
             }
             SOCK_DIAG_BY_FAMILY => {
                 let (answer, attributes) = Answer::ref_from_prefix(body).map_err(|_| malformed())?;
@@ -197,7 +198,44 @@ mod tests {
     use nix::sys::socket::sockopt::Ipv6V6Only;
     use nix::sys::socket::{Backlog, SockaddrIn, SockaddrIn6, bind, getsockname, listen, setsockopt};
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse(&bytes, &mut Vec::new());
+        }
+
+        /// Answers that make sense but for one thing get further than random bytes.
+        #[test]
+        fn a_damaged_answer_is_read_as_far_as_it_goes(
+            kind in prop::sample::select(vec![SOCK_DIAG_BY_FAMILY, NLMSG_ERROR, NLMSG_DONE, 1]),
+            body in prop::collection::vec(any::<u8>(), 72..160),
+            attribute in (any::<u16>(), prop::sample::select(vec![INET_DIAG_SKV6ONLY, INET_DIAG_CGROUP_ID, 0])),
+            wrong in -20..20_i32,
+        ) {
+            let size = (size_of::<Header>() + body.len()).cast_signed() as i32 + wrong;
+            let header = Header { size: size.cast_unsigned(), kind, ..Header::default() };
+            let mut answer = [header.as_bytes(), &body].concat();
+            let at = size_of::<Header>() + size_of::<Answer>();
+            let (size, kind) = attribute;
+            for (byte, new) in answer[at..].iter_mut().zip(Attribute { size: size % 16, kind }.as_bytes()) {
+                *byte = *new;
+            }
+            let mut found = Vec::new();
+            let result = parse(&answer, &mut found);
+            prop_assert!(found.len() <= 1 && (result.is_ok() || found.is_empty() || wrong < 0), "{result:?}: {found:?}");
+        }
+    }
+
+    /// Negated it is no number of 32 bits.
+    #[test]
+    fn the_lowest_number_is_an_error_like_others() {
+        let header = Header { size: 20, kind: NLMSG_ERROR, ..Header::default() };
+        assert!(parse(&[header.as_bytes(), &i32::MIN.to_ne_bytes()].concat(), &mut Vec::new()).is_err());
+    }
 
     #[test]
     fn finds_the_listener_of_each_family_and_only_on_its_port() {

@@ -11,7 +11,7 @@ use crate::{Error, Flow, Redirect, sys::AsSocket};
 /// Connects to where the accepted connection was going, with its record set.
 ///
 /// The new socket is a plain TCP one of the destination's family (IPv4 for an IPv4-mapped destination), bound to
-/// nothing: the service's own address is its source. It belongs to this flow; never serve another one with it (see the crate's
+/// no address: the service's own is its source. It belongs to this flow; never serve another one with it (see the crate's
 /// documentation).
 ///
 /// # Errors

@@ -33,7 +33,7 @@ pub enum ErrorKind {
     NotOwner,
     /// There is no record: the connection was not redirected.
     NotRedirected,
-    /// Only TCP sockets have records; those of MPTCP are not supported yet.
+    /// Only sockets of TCP and MPTCP have records.
     NotTcp,
     /// The records were read too long ago, or come from another engine.
     Stale,

@@ -48,8 +48,8 @@ pub struct Origin {
     pub netns_cookie: u64,
     /// Family of the socket; an IPv6 one may have gone to an IPv4 destination.
     pub family: Family,
-    /// Index of the interface the socket was bound to. [`dial`](crate::dial) does not bind to it: whether that is
-    /// possible and wanted is for the service to say.
+    /// Index of the interface the socket was bound to. The engine binds the flow's last hop to it where that goes to
+    /// [`Origin::destination`], in the same network namespace, on a socket that the service has not bound itself.
     pub bound_interface: Option<u32>,
     /// A service before this one set no record; the engine took it from the flows which that service holds to this
     /// destination.

@@ -29,9 +29,9 @@ fn new_and_listening_tcp_sockets_have_no_engine() {
 }
 
 #[test]
-fn mptcp_is_not_tcp_yet() {
+fn mptcp_is_tcp() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("a kernel with MPTCP");
-    assert_kinds(&socket, ErrorKind::NotTcp);
+    assert_kinds(&socket, ErrorKind::NoEngine);
 }
 
 #[test]

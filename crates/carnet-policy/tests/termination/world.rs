@@ -8,7 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use carnet_policy::{
-    Action, Decision, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Question, Reach, Service, Verdict,
+    Action, Decision, Filter, Match, OnDead, Owner, Policy, Provider, Question, Reach, Service, Verdict,
 };
 
 use crate::choices::Choices;

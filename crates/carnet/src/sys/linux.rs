@@ -65,11 +65,11 @@ pub(crate) fn kind(error: &io::Error, socket: BorrowedSocket<'_>) -> ErrorKind {
     }
 }
 
-/// MPTCP does not count: the engine does not follow its sockets yet.
+/// TCP, be it over several paths.
 fn is_tcp(socket: BorrowedSocket<'_>) -> bool {
     let socket = SockRef::from(&socket);
     let protocol = socket.protocol().ok().flatten();
-    matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(protocol, Some(Protocol::TCP))
+    matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(protocol, Some(Protocol::TCP | Protocol::MPTCP))
 }
 
 fn option(item: Item) -> libc::c_int {
