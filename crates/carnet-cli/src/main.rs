@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod doctor;
 mod exec;
 mod guardian;
 mod inspect;
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand};
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Guardian => guardian::guard(),
         Command::Exec(arguments) => exec::exec(arguments),
         Command::Inspect(arguments) => inspect::inspect(arguments),
@@ -51,6 +53,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Doctor(doctor::Arguments),
     #[command(name = guardian::NAME, hide = true)]
     Guardian,
     #[command(name = exec::NAME, hide = true)]

@@ -16,7 +16,7 @@ mod identity;
 mod log;
 mod output;
 mod outside;
-mod place;
+pub mod place;
 mod plan;
 mod reports;
 mod service;
@@ -65,6 +65,26 @@ pub struct Arguments {
     /// Leave connections to 127.0.0.0/8 and ::1 alone
     #[arg(long)]
     no_loopback: bool,
+
+    /// Refuse UDP to port 443 (QUIC, HTTP/3), so that programs use TCP, which is inspected
+    ///
+    /// UDP is not inspected. Without this option it goes where it would, and the log tells its destinations.
+    #[arg(long)]
+    block_quic: bool,
+
+    /// Refuse sockets that cannot be inspected: raw ones, packet sockets, UDP-Lite, SCTP and other rare kinds
+    ///
+    /// For raw and packet sockets socket() fails with EPERM: the command has no CAP_NET_RAW, not even as root. For other
+    /// kinds it fails with EACCES. TCP, UDP and ping sockets are as ever. Without this option the log tells of such
+    /// sockets, packet sockets excepted.
+    #[arg(long)]
+    strict: bool,
+
+    /// Hand services destinations without a route too: for services that go on by a proxy or tunnel of their own
+    ///
+    /// Otherwise connect() to such a destination fails as it does without carnet, so that programs choose another.
+    #[arg(long)]
+    any_destination: bool,
 
     /// Write one JSON object for each connection
     #[arg(long)]

@@ -26,8 +26,8 @@ pub struct RunningCommand {
 
 impl RunningCommand {
     /// Starts it in its cgroup. A program that is not there is found out by the new process, which says so and exits
-    /// with 127.
-    pub fn start(command: &[OsString], cgroup: &Cgroup, identity: &Identity) -> Result<Self> {
+    /// with 127. `strict` takes from it what it needs for sockets that cannot be inspected.
+    pub fn start(command: &[OsString], cgroup: &Cgroup, identity: &Identity, strict: bool) -> Result<Self> {
         let place = child::Place {
             cgroup: cgroup.path().into(),
             parent: std::process::id().cast_signed(),
@@ -35,8 +35,10 @@ impl RunningCommand {
             gid: identity.gid(),
             many_files: false,
         };
-        let child = Command::new(SELF).arg(exec::NAME).args(place.arguments()).arg("--").args(command).spawn();
-        let child = child.context("cannot start the command")?;
+        let without_raw = strict.then_some(exec::WITHOUT_RAW);
+        let mut start = Command::new(SELF);
+        start.arg(exec::NAME).args(without_raw).args(place.arguments()).arg("--").args(command);
+        let child = start.spawn().context("cannot start the command")?;
         let pidfd = pidfd_of(&child)?;
         Ok(Self { child, pidfd })
     }

@@ -3,116 +3,26 @@
 //! Events come in, in the order in which they happened, and names which services read; finished flows come out. Pure:
 //! no clock, no files.
 
+mod flow;
+mod recent;
+mod uninspected;
+
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use carnet_abi::{self as abi, Event, flow_id};
 
-/// A flow that is over, or at the end of the run a flow as far as it came.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Flow {
-    /// The engine's id; 0 where there was no memory for a record.
-    pub id: u128,
-    /// When the application called `connect()`: `CLOCK_BOOTTIME`, nanoseconds.
-    pub begun: u64,
-    /// Of the application; of the service where [`Flow::ambiguous`].
-    pub pid: u32,
-    /// Real uid.
-    pub uid: u32,
-    /// The process's name, which the process itself chooses.
-    pub program: String,
-    /// The application's own address, where it got as far as having one.
-    pub source: Option<SocketAddr>,
-    /// Where the application asked to go.
-    pub destination: SocketAddr,
-    /// What a service read.
-    pub name: Option<Name>,
-    /// Payload bytes from the application.
-    pub sent: u64,
-    /// Payload bytes to the application.
-    pub received: u64,
-    /// From `connect()` to the end; `None`: refused at once, or still open.
-    pub duration: Option<Duration>,
-    /// What was decided at the application's `connect()`.
-    pub decision: Decision,
-    /// Services that had it, in order.
-    pub chain: Vec<Link>,
-    /// The connection of a service that carries no records, for flows of several applications.
-    pub ambiguous: bool,
-    /// How it ended.
-    pub end: End,
-}
-
-/// The destination's name as the application wrote it on the wire.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Name {
-    /// As read: not to be trusted.
-    pub text: String,
-    /// The protocol it was read from: "tls" or "http".
-    pub from: String,
-}
-
-/// What was decided at the application's `connect()`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Decision {
-    /// Through at least one service.
-    Redirected,
-    /// Straight to its destination: a filter said so, or none matched.
-    Direct,
-    /// Straight to its destination because it cannot be redirected; `carnet_abi::REASON_*`.
-    LeftAlone(u32),
-    /// Not let through.
-    Refused,
-}
-
-/// One service of the chain.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Link {
-    /// The service's name.
-    pub service: String,
-    /// It set no record on its outgoing connection, so which flow that belongs to was inferred.
-    pub inferred: bool,
-}
-
-/// How a flow ended.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum End {
-    /// Both sides said that they were done.
-    Closed,
-    /// The application broke it off.
-    Aborted,
-    /// Broken off by, or lost at; with the errno.
-    Reset(Place, i32),
-    /// Never got through to; with the errno, 0 where there is none.
-    Failed(Place, i32),
-    /// Carnet refused it: `carnet_abi::REASON_*`, the service concerned, the errno that the connecting program got.
-    Refused {
-        /// Why.
-        reason: u32,
-        /// The service concerned, if any.
-        service: Option<String>,
-        /// Which `connect()` got this.
-        error: i32,
-    },
-    /// It is not over.
-    Open,
-}
-
-/// Where something happened.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Place {
-    /// At the destination, or on the way to it.
-    Destination,
-    /// At this service.
-    Service(String),
-}
+pub use self::flow::{Bytes, Decision, End, Flow, Link, Name, Place, Protocol};
+use self::uninspected::Uninspected;
+pub use self::uninspected::{SocketKind, UnseenSocket};
 
 /// What comes out.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Output {
     /// A flow is over.
     Flow(Box<Flow>),
+    /// A socket was made that cannot be inspected. Said once for each kind and program.
+    Socket(Box<UnseenSocket>),
     /// Something that people should know. Said once for each kind and service.
     Warning(String),
 }
@@ -135,6 +45,7 @@ pub struct Joiner {
     /// Names of flows whose events have not been seen yet.
     early_names: HashMap<u128, Name>,
     warned: HashSet<(u16, u32, i32)>,
+    uninspected: Uninspected,
 }
 
 #[derive(Debug)]
@@ -154,7 +65,13 @@ struct LastHop {
 impl Joiner {
     /// `services` are in the order of their handles, which count from 1.
     pub fn new(services: Vec<Known>) -> Self {
-        Self { services, open: HashMap::new(), early_names: HashMap::new(), warned: HashSet::new() }
+        Self {
+            services,
+            open: HashMap::new(),
+            early_names: HashMap::new(),
+            warned: HashSet::new(),
+            uninspected: Uninspected::default(),
+        }
     }
 
     /// How many flows are open.
@@ -178,6 +95,9 @@ impl Joiner {
     /// The next event.
     pub fn event(&mut self, event: &Event) -> Option<Output> {
         match event.kind {
+            abi::EVENT_CONNECT if matches!(event.reason, abi::REASON_KERNEL | abi::REASON_OTHER_ENGINE) => {
+                self.not_ours(event)
+            }
             abi::EVENT_CONNECT if event.base == 0 => self.begin(event),
             abi::EVENT_CONNECT => self.next_hop(event),
             abi::EVENT_END if event.base == 0 => Some(self.end(event)),
@@ -198,6 +118,8 @@ impl Joiner {
                 let service = self.service(event.handle);
                 self.warn(event, format!("a process that is not {service} took its port; the connection was cut off"))
             }
+            abi::EVENT_DATAGRAM => self.datagram(event),
+            abi::EVENT_SOCKET => self.uninspected.socket(event).map(|socket| Output::Socket(socket.into())),
             _ => None,
         }
     }
@@ -223,6 +145,28 @@ impl Joiner {
         };
         self.open.insert(flow.id, OpenFlow { flow, last: None });
         None
+    }
+
+    /// The kernel's own, or another engine's. Its end is not told. A further subflow of an MPTCP connection is part of that
+    /// connection's flow.
+    fn not_ours(&mut self, event: &Event) -> Option<Output> {
+        if self.open.contains_key(&flow_id(event.record.flow)) {
+            return None;
+        }
+        let decision = Decision::LeftAlone(event.reason);
+        Some(Output::Flow(Flow { bytes: None, decision, end: End::Untold, ..self.flow(event) }.into()))
+    }
+
+    fn datagram(&mut self, event: &Event) -> Option<Output> {
+        if !self.uninspected.is_new_destination(event) {
+            return None;
+        }
+        let mut flow = Flow { protocol: Protocol::Udp, bytes: None, ..self.flow(event) };
+        (flow.decision, flow.end) = match event.verdict {
+            abi::VERDICT_REFUSE => (Decision::Refused, self.refusal(event)),
+            _ => (Decision::NotInspected, End::Untold),
+        };
+        Some(Output::Flow(flow.into()))
     }
 
     fn next_hop(&mut self, event: &Event) -> Option<Output> {
@@ -272,8 +216,7 @@ impl Joiner {
         } else if event.local.port != 0 {
             flow.source = Some(event.local.to_socket_addr());
         }
-        flow.sent = event.sent;
-        flow.received = event.received;
+        flow.bytes = Some(Bytes { sent: event.sent, received: event.received });
         flow.duration = Some(Duration::from_nanos(event.duration));
         let first = match flow.chain.first() {
             Some(link) => Place::Service(link.service.clone()),
@@ -296,6 +239,7 @@ impl Joiner {
         let known = origin.time != 0;
         Flow {
             id,
+            protocol: Protocol::Tcp,
             begun: if known { origin.time } else { event.time },
             pid: if known { origin.pid } else { event.pid },
             uid: if known { origin.uid } else { event.uid },
@@ -303,8 +247,7 @@ impl Joiner {
             source: None,
             destination: event.remote.to_socket_addr(),
             name: self.early_names.remove(&id),
-            sent: 0,
-            received: 0,
+            bytes: Some(Bytes::default()),
             duration: None,
             decision: match event.verdict {
                 abi::VERDICT_PASS => Decision::Direct,

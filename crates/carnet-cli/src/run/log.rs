@@ -107,6 +107,7 @@ impl Writer {
                 self.summary.add(&flow);
                 self.lines.flow(&flow);
             }
+            Some(Output::Socket(socket)) => self.lines.socket(&socket),
             Some(Output::Warning(text)) => self.lines.warning(&text),
             None => {}
         }

@@ -1,6 +1,7 @@
 //! How flows look: text for people, JSON for programs. `docs/flow-log.md` is the reference of both.
 
 mod json;
+mod sockets;
 mod text;
 
 use std::io::{self, Write};
@@ -10,7 +11,7 @@ use jiff::tz::TimeZone;
 use nix::errno::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::run::flows::{End, Flow};
+use crate::run::flows::{Decision, End, Flow, UnseenSocket};
 
 /// Which of the two, and how.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +38,8 @@ pub struct Summary {
     pub failed: u64,
     /// Of them those that were open when the run ended.
     pub open: u64,
+    /// Of them those that nobody looked at: UDP.
+    pub not_inspected: u64,
     /// Payload bytes from applications.
     pub sent: u64,
     /// Payload bytes to applications.
@@ -49,13 +52,15 @@ impl Summary {
     /// Counts one flow.
     pub fn add(&mut self, flow: &Flow) {
         self.flows += 1;
-        self.sent += flow.sent;
-        self.received += flow.received;
+        let bytes = flow.bytes.unwrap_or_default();
+        self.sent += bytes.sent;
+        self.received += bytes.received;
+        self.not_inspected += u64::from(flow.decision == Decision::NotInspected);
         match flow.end {
             End::Refused { .. } => self.refused += 1,
             End::Failed(..) | End::Reset(..) | End::Aborted => self.failed += 1,
             End::Open => self.open += 1,
-            End::Closed => {}
+            End::Closed | End::Untold => {}
         }
     }
 }
@@ -109,6 +114,15 @@ impl<W: Write> Log<W> {
         let line = match self.format {
             Format::Text { colour, columns } => text::flow(flow, &self.clock, colour, columns),
             Format::Json => json::flow(flow, &self.clock),
+        };
+        self.line(&line);
+    }
+
+    /// A socket that cannot be inspected.
+    pub fn socket(&mut self, socket: &UnseenSocket) {
+        let line = match self.format {
+            Format::Text { colour, .. } => text::socket(socket, colour),
+            Format::Json => json::socket(socket, &self.clock),
         };
         self.line(&line);
     }

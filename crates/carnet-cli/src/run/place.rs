@@ -5,13 +5,17 @@
 //!     app/            the command
 //!     services/0, 1   what the command goes through
 //! ```
+//!
+//! A run that is started by another run's command, or by one of its services, is not at the top but in that process's
+//! cgroup. At the top its command would have left the run that it is part of.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use carnet_engine::DEEPEST_OWNER;
 use carnet_engine::cgroup::{Cgroup, Hierarchy, remove_tree};
 
 /// The cgroups of this run.
@@ -25,13 +29,42 @@ pub struct Place {
 }
 
 impl Place {
-    /// Makes the cgroup `name` and those in it. The guardian knows the name by now.
-    pub fn create(hierarchy: &Hierarchy, name: &Name) -> Result<Self> {
-        let root = Cgroup::create(hierarchy, &name.to_string())?;
+    /// Makes the cgroup `name` in the cgroup `above`, and those in it. The guardian knows of it by now.
+    pub fn create(hierarchy: &Hierarchy, above: &Path, name: &Name) -> Result<Self> {
+        let root = Cgroup::open(hierarchy, above)?.child(&name.to_string())?;
         let app = root.child("app")?;
         let services = root.child("services")?;
         Ok(Self { root, app, services })
     }
+}
+
+/// The cgroup in which the calling process's run is to be.
+pub fn above(hierarchy: &Hierarchy) -> Result<PathBuf> {
+    let own = own_cgroup(hierarchy)?;
+    if !is_in_a_run(&own) {
+        return Ok(hierarchy.mount().into());
+    }
+    let level = hierarchy.level_of(&own).unwrap_or_default() + LEVELS_OF_A_SERVICE;
+    if level > DEEPEST_OWNER {
+        bail!(
+            "this is run by other carnet runs, one in another, and its services would be in cgroups {level} levels deep, \
+             of which the kernel program looks at {DEEPEST_OWNER}. Name all services in one run: --through A --through B"
+        );
+    }
+    Ok(own)
+}
+
+/// A path that leads out of the hierarchy as it is seen here is none: nothing can be made there.
+fn is_in_a_run(cgroup: &Path) -> bool {
+    let mut of_a_run = false;
+    for component in cgroup.components() {
+        match component {
+            Component::ParentDir => return false,
+            Component::Normal(name) => of_a_run |= name.to_str().and_then(Name::parse).is_some(),
+            _ => {}
+        }
+    }
+    of_a_run
 }
 
 /// The name of a run's cgroup says whose it is, so that it can be seen whether that process is still there. The pid
@@ -62,6 +95,11 @@ impl Name {
         };
         numbers.next().is_none().then_some(name)
     }
+
+    /// Its `carnet run` is there, and not another process that has got its number since.
+    fn is_alive(&self) -> bool {
+        start_time(self.pid) == Some(self.start_time)
+    }
 }
 
 impl std::fmt::Display for Name {
@@ -70,17 +108,27 @@ impl std::fmt::Display for Name {
     }
 }
 
-/// Ends and removes what runs have left whose `carnet run` and guardian were both killed. Returns what could not be.
-pub fn sweep(hierarchy: &Hierarchy, own: &Name) -> Vec<anyhow::Error> {
-    let Ok(entries) = fs::read_dir(hierarchy.mount()) else { return Vec::new() };
-    let names = entries.flatten().map(|entry| entry.file_name());
-    let left = names
-        .filter_map(|name| Name::parse(name.to_str()?))
-        .filter(|name| name.pid_namespace == own.pid_namespace && start_time(name.pid) != Some(name.start_time));
-    let remove = |name: Name| remove_tree(&hierarchy.mount().join(name.to_string()), SWEEP_DEADLINE).err();
+/// Ends and removes what runs in the cgroup `above` have left whose `carnet run` and guardian were both killed. Returns
+/// what could not be.
+pub fn sweep(above: &Path, own: &Name) -> Vec<anyhow::Error> {
+    let left = runs(above, own.pid_namespace).filter(|run| !run.is_alive());
+    let remove = |name: Name| remove_tree(&above.join(name.to_string()), SWEEP_DEADLINE).err();
     left.filter_map(remove)
         .map(|error| anyhow::Error::new(error).context("cannot remove what an earlier run has left"))
         .collect()
+}
+
+/// Cgroups of runs at the top that were started in the caller's pid namespace, and whether their `carnet run` is still there.
+pub fn runs_here(hierarchy: &Hierarchy) -> Result<Vec<(PathBuf, bool)>> {
+    let own = Name::own()?;
+    let place = |name: &Name| hierarchy.mount().join(name.to_string());
+    Ok(runs(hierarchy.mount(), own.pid_namespace).map(|name| (place(&name), name.is_alive())).collect())
+}
+
+fn runs(above: &Path, pid_namespace: u64) -> impl Iterator<Item = Name> {
+    let entries = fs::read_dir(above).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| Name::parse(entry.file_name().to_str()?));
+    names.filter(move |name| name.pid_namespace == pid_namespace)
 }
 
 /// Clock ticks from boot to the start of a process. `None`: there is none.
@@ -92,13 +140,17 @@ fn start_time(pid: u32) -> Option<u64> {
 }
 
 /// The calling process's cgroup as a directory.
-pub fn own_cgroup(hierarchy: &Hierarchy) -> Result<std::path::PathBuf> {
+pub fn own_cgroup(hierarchy: &Hierarchy) -> Result<PathBuf> {
     let text = fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    Ok(hierarchy.mount().join(Path::new(path).strip_prefix("/").unwrap_or(Path::new(""))))
+    // Its components: joining the root's empty path would leave a slash behind.
+    Ok(hierarchy.mount().join(path.trim_start_matches('/')).components().collect())
 }
 
 const PREFIX: &str = "carnet.run-";
+
+/// `carnet.run-*`, `services`, and the service's own.
+const LEVELS_OF_A_SERVICE: u32 = 3;
 
 /// Field 22 of proc(5)'s stat; the first after the name is field 3.
 const START_TIME_AFTER_NAME: usize = 22 - 3;
@@ -127,6 +179,20 @@ mod tests {
             "system.slice",
         ] {
             assert_eq!(Name::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_run_in_a_run_is_seen_by_its_cgroup() {
+        for (path, expected) in [
+            ("/cg", false),
+            ("/cg/system.slice/carnet.service", false),
+            ("/cg/carnet.run-1-2-3/app", true),
+            ("/cg/carnet.run-1-2-3/services/0/build", true),
+            ("/cg/pod/carnet.run-1-2-3/app/carnet.run-4-5-6/app", true),
+            ("/cg/../carnet.run-1-2-3/app", false),
+        ] {
+            assert_eq!(is_in_a_run(Path::new(path)), expected, "{path}");
         }
     }
 

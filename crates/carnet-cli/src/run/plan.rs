@@ -82,7 +82,7 @@ pub fn names(services: &[Through]) -> Vec<String> {
 }
 
 /// What holds for every service of a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Terms {
     /// A dead service is passed by; otherwise it ends the command.
     pub open: bool,
@@ -90,6 +90,12 @@ pub struct Terms {
     pub no_loopback: bool,
     /// Connections handed to one service at once per destination; `None`: by the kind of service.
     pub loop_limit: Option<u32>,
+    /// UDP to port 443 is refused, so that the command uses TCP.
+    pub block_quic: bool,
+    /// Sockets that cannot be inspected are refused.
+    pub strict: bool,
+    /// Services have ways to destinations without a route.
+    pub any_destination: bool,
 }
 
 /// A service that listens, as the policy needs it.
@@ -116,14 +122,14 @@ pub fn policy(services: &[Ready], terms: &Terms) -> Policy {
         direct: false,
         owners: vec![service.owner],
         listeners: service.listeners.clone(),
-        reach: Reach::Routes,
+        reach: if terms.any_destination { Reach::Anywhere } else { Reach::Routes },
         in_flight_limit: terms.loop_limit.unwrap_or(match service.service {
             Service::Aware => AWARE_LIMIT,
             Service::Unaware => UNAWARE_LIMIT,
         }),
         filters: filters(terms),
     });
-    Policy { providers: providers.collect(), ..Policy::default() }
+    Policy { providers: providers.collect(), block_quic: terms.block_quic, strict: terms.strict, ..Policy::default() }
 }
 
 fn filters(terms: &Terms) -> Vec<Filter> {
@@ -216,7 +222,14 @@ mod tests {
 
     #[test]
     fn the_order_of_flags_is_the_order_of_services() {
-        let terms = Terms { open: false, no_loopback: false, loop_limit: None };
+        let terms = Terms {
+            open: false,
+            no_loopback: false,
+            loop_limit: None,
+            block_quic: false,
+            strict: false,
+            any_destination: false,
+        };
         let policy = policy(&[ready("a", 1, Service::Aware), ready("b", 2, Service::Unaware)], &terms);
 
         let order: Vec<_> =
@@ -229,7 +242,14 @@ mod tests {
     #[test]
     fn loopback_is_skipped_only_when_asked() {
         for (no_loopback, expected) in [(false, true), (true, false)] {
-            let terms = Terms { open: true, no_loopback, loop_limit: Some(9) };
+            let terms = Terms {
+                open: true,
+                no_loopback,
+                loop_limit: Some(9),
+                block_quic: false,
+                strict: false,
+                any_destination: false,
+            };
             let policy = policy(&[ready("a", 1, Service::Aware)], &terms);
             let provider = &policy.providers[0];
             assert_eq!((provider.on_dead, provider.in_flight_limit), (OnDead::Open, 9));
@@ -246,6 +266,23 @@ mod tests {
             for remote in ["192.0.2.7:80", "[2001:db8::1]:80"] {
                 assert!(first(remote), "{remote}");
             }
+        }
+    }
+    #[test]
+    fn what_is_refused_is_the_policys() {
+        for (block_quic, strict) in [(false, false), (true, false), (false, true), (true, true)] {
+            let terms =
+                Terms { open: false, no_loopback: false, loop_limit: None, block_quic, strict, any_destination: false };
+            let policy = policy(&[ready("a", 1, Service::Aware)], &terms);
+            assert_eq!((policy.block_quic, policy.strict), (block_quic, strict));
+        }
+    }
+
+    #[test]
+    fn services_with_ways_of_their_own_are_given_every_destination() {
+        for (any_destination, reach) in [(false, Reach::Routes), (true, Reach::Anywhere)] {
+            let terms = Terms { any_destination, ..Terms::default() };
+            assert_eq!(policy(&[ready("a", 1, Service::Aware)], &terms).providers[0].reach, reach);
         }
     }
 }

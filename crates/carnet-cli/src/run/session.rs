@@ -15,7 +15,7 @@ use crate::run::flows::Known;
 use crate::run::guardian::Guardian;
 use crate::run::identity::Identity;
 use crate::run::log::{FlowLog, Lines};
-use crate::run::place::{Name, Place, sweep};
+use crate::run::place::{self, Name, Place, sweep};
 use crate::run::plan::{Ready, Terms, policy};
 use crate::run::service::Service;
 use crate::run::setup::Setup;
@@ -27,19 +27,35 @@ pub fn run(arguments: &Arguments, signals: &Signals, guardian: &mut Guardian, li
     let hierarchy = Hierarchy::find()?;
     let identity = Identity::of_caller()?;
     let name = Name::own()?;
-    for left in sweep(&hierarchy, &name) {
+    let above = place::above(&hierarchy)?;
+    for left in sweep(&above, &name) {
         complain(&crate::one_line(&left));
     }
-    guardian.entrust(&hierarchy.mount().join(name.to_string()))?;
-    let place = Place::create(&hierarchy, &name)?;
+    guardian.entrust(&above.join(name.to_string()))?;
+    let place = Place::create(&hierarchy, &above, &name)?;
     let mut engine = Engine::load(&place.root, &Options::default())?;
 
     let setup =
         Setup { arguments, signals, guardian, hierarchy: &hierarchy, services: &place.services, identity: &identity };
     let mut services = setup.services()?;
 
-    let terms = Terms { open: arguments.open, no_loopback: arguments.no_loopback, loop_limit: arguments.loop_limit };
+    let terms = Terms {
+        open: arguments.open,
+        no_loopback: arguments.no_loopback,
+        loop_limit: arguments.loop_limit,
+        block_quic: arguments.block_quic,
+        strict: arguments.strict,
+        any_destination: arguments.any_destination,
+    };
     engine.apply(&policy(&services.ready, &terms).compile(1)?)?;
+    // In force before the command runs. Without them every destination counts as reachable.
+    let _routes = match engine.routes().and_then(|routes| routes.watch(|notice| complain(&notice.to_string()))) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            complain(&format!("{error}. Connections without a route go to services too, and fail there"));
+            None
+        }
+    };
     engine.attach_services(&place.services)?;
     for cgroup in outside::outermost(mem::take(&mut services.outside)) {
         engine.attach_outside_service(&cgroup)?;
@@ -55,7 +71,7 @@ pub fn run(arguments: &Arguments, signals: &Signals, guardian: &mut Guardian, li
         log.warn(warning);
     }
     // What the terminal sends from here on reaches the command by itself; before, nobody but carnet.
-    let start = |()| RunningCommand::start(&arguments.command, &place.app, &identity);
+    let start = |()| RunningCommand::start(&arguments.command, &place.app, &identity, arguments.strict);
     let outcome = signals.none_is_fatal().and_then(start).and_then(|command| {
         let (open, services, cgroup, log) = (arguments.open, services.started, &place.app, &log);
         Watch { open, signals, guardian, services, command, cgroup, log }.until_the_end()

@@ -1,3 +1,7 @@
+mod any_event;
+
+use std::net::SocketAddr;
+
 use carnet_abi::{Address, Hop, Origin, Records};
 use nix::errno::Errno;
 
@@ -81,7 +85,8 @@ fn a_flow_through_two_services() {
     ]);
     assert_eq!(chain(&flow), [("a", false), ("b", false)]);
     assert_eq!((flow.id, flow.begun, flow.pid, flow.uid, &flow.program[..]), (9 << 64 | 7, 1000, 42, 5, "curl"));
-    assert_eq!((flow.sent, flow.received, flow.duration), (10, 20, Some(Duration::from_millis(5))));
+    assert_eq!((flow.protocol, flow.bytes), (Protocol::Tcp, Some(Bytes { sent: 10, received: 20 })));
+    assert_eq!(flow.duration, Some(Duration::from_millis(5)));
     assert_eq!((flow.decision, flow.end), (Decision::Redirected, End::Closed));
     assert_eq!(flow.destination, "192.0.2.7:443".parse().unwrap());
 }
@@ -153,11 +158,36 @@ fn connections_that_are_not_redirected() {
         (abi::REASON_DEFAULT, Decision::Direct),
         (abi::REASON_DEAD, Decision::Direct),
         (abi::REASON_SPECIAL, Decision::LeftAlone(abi::REASON_SPECIAL)),
-        (abi::REASON_KERNEL, Decision::LeftAlone(abi::REASON_KERNEL)),
     ] {
         let flow = join(&[direct.passed(reason), direct.ended(abi::HOW_FAILED, 113)]);
         assert_eq!((flow.decision, flow.end), (expected, End::Failed(Place::Destination, 113)));
     }
+}
+
+/// Nobody would tell its end, so it is a line at once.
+#[test]
+fn a_connection_of_the_kernels_own() {
+    let mount = Connection { handles: &[], ..APPLICATION };
+    let flow = join(&[mount.passed(abi::REASON_KERNEL)]);
+    assert_eq!((flow.decision, flow.end), (Decision::LeftAlone(abi::REASON_KERNEL), End::Untold));
+    assert_eq!((flow.bytes, flow.duration), (None, None));
+}
+
+/// A further subflow of an MPTCP connection, at whatever hop, changes nothing of what is known of the flow.
+#[test]
+fn subflows_are_part_of_their_flow() {
+    let expected = [
+        APPLICATION.redirected(),
+        FIRST_SERVICE.redirected(),
+        SECOND_SERVICE.passed(abi::REASON_DEFAULT),
+        SECOND_SERVICE.ended(abi::HOW_FAILED, 111),
+        APPLICATION.ended(abi::HOW_CLOSED, 0),
+    ];
+    let mut events = expected.to_vec();
+    for (place, hop) in [(1, APPLICATION), (3, SECOND_SERVICE), (5, FIRST_SERVICE)] {
+        events.insert(place, Connection { base: 0, ..hop }.passed(abi::REASON_KERNEL));
+    }
+    assert_eq!(join(&events), join(&expected));
 }
 
 #[test]

@@ -2,24 +2,25 @@
 
 use serde::Serialize;
 
-use super::{Clock, Summary, errno_symbol, reason};
-use crate::run::flows::{Decision, End, Flow, Place};
+use super::{Clock, Summary, errno_symbol, reason, sockets};
+use crate::run::flows::{Decision, End, Flow, Place, Protocol, UnseenSocket};
 
 pub(super) fn flow(flow: &Flow, clock: &Clock) -> String {
-    let mut end = EndFields { ended: "", at: None, error: None, reason: None };
+    let mut end = EndFields { ended: None, at: None, error: None, reason: None };
     match &flow.end {
-        End::Closed => end.ended = "closed",
-        End::Aborted => end.ended = "aborted",
-        End::Open => end.ended = "open",
+        End::Untold => {}
+        End::Closed => end.ended = Some("closed"),
+        End::Aborted => end.ended = Some("aborted"),
+        End::Open => end.ended = Some("open"),
         End::Reset(place, error) => {
-            end = EndFields { ended: "reset", at: at(place), error: errno_symbol(*error), reason: None };
+            end = EndFields { ended: Some("reset"), at: at(place), error: errno_symbol(*error), reason: None };
         }
         End::Failed(place, error) => {
-            end = EndFields { ended: "failed", at: at(place), error: errno_symbol(*error), reason: None };
+            end = EndFields { ended: Some("failed"), at: at(place), error: errno_symbol(*error), reason: None };
         }
         End::Refused { reason: why, service, error } => {
             end = EndFields {
-                ended: "refused",
+                ended: Some("refused"),
                 at: service.as_ref().map(|service| At::Service { service }),
                 error: errno_symbol(*error),
                 reason: Some(reason(*why).0),
@@ -30,11 +31,16 @@ pub(super) fn flow(flow: &Flow, clock: &Clock) -> String {
         Decision::Redirected => ("redirected", None),
         Decision::Direct => ("direct", None),
         Decision::LeftAlone(why) => ("left-alone", Some(reason(why).0)),
-        Decision::Refused => ("refused", None),
+        Decision::NotInspected => (NOT_INSPECTED, None),
+        Decision::Refused => (REFUSED, None),
     };
     let chain = flow.chain.iter().map(|link| LinkObject { service: &link.service, inferred: link.inferred }).collect();
     line(&Object::Flow(Box::new(FlowObject {
         flow: format!("{:032x}", flow.id),
+        protocol: match flow.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        },
         time: clock.timestamp(flow.begun).to_string(),
         pid: flow.pid,
         uid: flow.uid,
@@ -43,8 +49,8 @@ pub(super) fn flow(flow: &Flow, clock: &Clock) -> String {
         destination: flow.destination.to_string(),
         name: flow.name.as_ref().map(|name| &name.text[..]),
         name_from: flow.name.as_ref().map(|name| &name.from[..]),
-        sent: flow.sent,
-        received: flow.received,
+        sent: flow.bytes.map(|bytes| bytes.sent),
+        received: flow.bytes.map(|bytes| bytes.received),
         duration_ms: flow.duration.map(|duration| duration.as_micros() as f64 / 1000.0),
         decision,
         left_alone,
@@ -54,13 +60,28 @@ pub(super) fn flow(flow: &Flow, clock: &Clock) -> String {
     })))
 }
 
+pub(super) fn socket(socket: &UnseenSocket, clock: &Clock) -> String {
+    let UnseenSocket { time, pid, uid, program, kind, refused } = socket;
+    line(&Object::Socket {
+        time: clock.timestamp(*time).to_string(),
+        pid: *pid,
+        uid: *uid,
+        program,
+        family: sockets::family(kind).0,
+        kind: sockets::kind(kind).0,
+        protocol: kind.protocol,
+        decision: if refused.is_some() { REFUSED } else { NOT_INSPECTED },
+        error: refused.and_then(errno_symbol),
+    })
+}
+
 pub(super) fn warning(warning: &str) -> String {
     line(&Object::Warning { message: warning })
 }
 
 pub(super) fn summary(summary: &Summary) -> String {
-    let &Summary { flows, refused, failed, open, sent, received, events_lost } = summary;
-    line(&Object::Summary { flows, refused, failed, open, sent, received, events_lost })
+    let &Summary { flows, refused, failed, open, not_inspected, sent, received, events_lost } = summary;
+    line(&Object::Summary { flows, refused, failed, open, not_inspected, sent, received, events_lost })
 }
 
 fn line(object: &Object<'_>) -> String {
@@ -79,13 +100,36 @@ fn at(place: &Place) -> Option<At<'_>> {
 #[serde(tag = "type", rename_all = "kebab-case")]
 enum Object<'a> {
     Flow(Box<FlowObject<'a>>),
-    Warning { message: &'a str },
-    Summary { flows: u64, refused: u64, failed: u64, open: u64, sent: u64, received: u64, events_lost: u64 },
+    Socket {
+        time: String,
+        pid: u32,
+        uid: u32,
+        program: &'a str,
+        family: &'static str,
+        kind: &'static str,
+        protocol: u32,
+        decision: &'static str,
+        error: Option<String>,
+    },
+    Warning {
+        message: &'a str,
+    },
+    Summary {
+        flows: u64,
+        refused: u64,
+        failed: u64,
+        open: u64,
+        not_inspected: u64,
+        sent: u64,
+        received: u64,
+        events_lost: u64,
+    },
 }
 
 #[derive(Serialize)]
 struct FlowObject<'a> {
     flow: String,
+    protocol: &'static str,
     time: String,
     pid: u32,
     uid: u32,
@@ -94,8 +138,8 @@ struct FlowObject<'a> {
     destination: String,
     name: Option<&'a str>,
     name_from: Option<&'a str>,
-    sent: u64,
-    received: u64,
+    sent: Option<u64>,
+    received: Option<u64>,
     duration_ms: Option<f64>,
     decision: &'static str,
     left_alone: Option<&'static str>,
@@ -113,7 +157,7 @@ struct LinkObject<'a> {
 
 #[derive(Serialize)]
 struct EndFields<'a> {
-    ended: &'static str,
+    ended: Option<&'static str>,
     at: Option<At<'a>>,
     error: Option<String>,
     reason: Option<&'static str>,
@@ -129,3 +173,7 @@ enum At<'a> {
         service: &'a str,
     },
 }
+
+/// Said of flows and of sockets.
+const NOT_INSPECTED: &str = "not-inspected";
+const REFUSED: &str = "refused";

@@ -4,7 +4,7 @@ use carnet_abi as abi;
 use serde_json::Value;
 
 use super::*;
-use crate::run::flows::{Decision, Link, Name, Place};
+use crate::run::flows::{Bytes, Decision, Link, Name, Place, Protocol, SocketKind, UnseenSocket};
 
 const PLAIN: Format = Format::Text { colour: false, columns: false };
 const ALIGNED: Format = Format::Text { colour: false, columns: true };
@@ -13,6 +13,7 @@ const COLOURED: Format = Format::Text { colour: true, columns: true };
 fn flow() -> Flow {
     Flow {
         id: 0xab,
+        protocol: Protocol::Tcp,
         begun: 1_234_000_000,
         pid: 42,
         uid: 1000,
@@ -20,8 +21,7 @@ fn flow() -> Flow {
         source: Some("10.0.0.2:40000".parse().unwrap()),
         destination: "192.0.2.7:443".parse().unwrap(),
         name: Some(Name { text: "example.org".into(), from: "tls".into() }),
-        sent: 517,
-        received: 32_100,
+        bytes: Some(Bytes { sent: 517, received: 32_100 }),
         duration: Some(Duration::from_micros(41_500)),
         decision: Decision::Redirected,
         chain: vec![link("inspect", false), link("redsocks", true)],
@@ -36,6 +36,23 @@ fn link(service: &str, inferred: bool) -> Link {
 
 fn direct(end: End) -> Flow {
     Flow { name: None, decision: Decision::Direct, chain: Vec::new(), end, ..flow() }
+}
+
+fn datagrams(decision: Decision, end: End) -> Flow {
+    Flow { protocol: Protocol::Udp, bytes: None, duration: None, decision, ..direct(end) }
+}
+
+fn not_inspected() -> Flow {
+    datagrams(Decision::NotInspected, End::Untold)
+}
+
+fn quic() -> Flow {
+    datagrams(Decision::Refused, End::Refused { reason: abi::REASON_QUIC, service: None, error: 111 })
+}
+
+fn raw_socket(refused: Option<i32>) -> UnseenSocket {
+    let kind = SocketKind { family: 2, sock_type: 3, protocol: 1 };
+    UnseenSocket { time: 1_234_000_000, pid: 42, uid: 1000, program: "nmap".into(), kind, refused }
 }
 
 fn written(format: Format, write: impl FnOnce(&mut Log<&mut Vec<u8>>)) -> String {
@@ -62,8 +79,13 @@ fn plain_lines() {
             "22:13:21.234  curl[42]  192.0.2.7:443  517 B up, 32.1 kB down  42 ms  refused  direct\n",
         ),
         (
-            Flow { duration: None, decision: Decision::Refused, sent: 0, received: 0, ..direct(refused) },
+            Flow { duration: None, decision: Decision::Refused, bytes: Some(Bytes::default()), ..direct(refused) },
             "22:13:21.234  curl[42]  192.0.2.7:443  0 B up, 0 B down  -  refused by carnet (redsocks: nobody listens there)  -\n",
+        ),
+        (not_inspected(), "22:13:21.234  curl[42]  192.0.2.7:443  -  -  udp  not inspected\n"),
+        (
+            quic(),
+            "22:13:21.234  curl[42]  192.0.2.7:443  -  -  refused by carnet (QUIC is to be replaced by TCP: --block-quic)  -\n",
         ),
         (
             left_alone,
@@ -147,7 +169,7 @@ fn names_that_others_chose_do_not_steer_the_terminal() {
 #[test]
 fn json_has_the_documented_fields() {
     let expected = concat!(
-        r#"{"type":"flow","flow":"000000000000000000000000000000ab","time":"2023-11-14T22:13:21.234Z","pid":42,"uid":1000,"#,
+        r#"{"type":"flow","flow":"000000000000000000000000000000ab","protocol":"tcp","time":"2023-11-14T22:13:21.234Z","pid":42,"uid":1000,"#,
         r#""program":"curl","source":"10.0.0.2:40000","destination":"192.0.2.7:443","name":"example.org","name_from":"tls","#,
         r#""sent":517,"received":32100,"duration_ms":41.5,"decision":"redirected","left_alone":null,"#,
         r#""chain":[{"service":"inspect","inferred":false},{"service":"redsocks","inferred":true}],"ambiguous":false,"#,
@@ -155,6 +177,64 @@ fn json_has_the_documented_fields() {
         "\n"
     );
     assert_eq!(line(Format::Json, &flow()), expected);
+}
+
+#[test]
+fn json_of_datagrams() {
+    for (flow, decision, ended, reason) in [
+        (not_inspected(), "not-inspected", Value::Null, Value::Null),
+        (quic(), "refused", "refused".into(), "quic".into()),
+    ] {
+        let object: Value = serde_json::from_str(&line(Format::Json, &flow)).unwrap();
+        assert_eq!((&object["type"], &object["protocol"]), (&"flow".into(), &"udp".into()));
+        assert_eq!(object["decision"], decision);
+        assert_eq!((&object["ended"], &object["reason"]), (&ended, &reason));
+        for nothing in ["sent", "received", "duration_ms", "left_alone", "name"] {
+            assert_eq!(object.get(nothing), Some(&Value::Null), "{nothing}");
+        }
+    }
+}
+
+#[test]
+fn sockets_that_cannot_be_inspected() {
+    for (socket, text, json) in [
+        (
+            raw_socket(None),
+            "carnet: nmap[42] made a socket that cannot be inspected (IPv4 raw socket, protocol 1, ICMP); --strict refuses these\n",
+            r#""decision":"not-inspected","error":null}"#,
+        ),
+        (
+            raw_socket(Some(13)),
+            "carnet: nmap[42] was refused a socket that cannot be inspected (IPv4 raw socket, protocol 1, ICMP)\n",
+            r#""decision":"refused","error":"EACCES"}"#,
+        ),
+    ] {
+        assert_eq!(written(PLAIN, |log| log.socket(&socket)), text);
+        let expected = concat!(
+            r#"{"type":"socket","time":"2023-11-14T22:13:21.234Z","pid":42,"uid":1000,"program":"nmap","#,
+            r#""family":"ipv4","kind":"raw","protocol":1,"#,
+        );
+        assert_eq!(written(Format::Json, |log| log.socket(&socket)), format!("{expected}{json}\n"));
+    }
+    for (kind, words) in [
+        ((10, 3, 58), "IPv6 raw socket, protocol 58, ICMPv6"),
+        ((10, 2, 136), "IPv6 UDP-Lite socket, protocol 136"),
+        ((2, 5, 132), "IPv4 SCTP socket, protocol 132"),
+        ((2, 6, 33), "IPv4 DCCP socket, protocol 33"),
+        ((2, 2, 115), "IPv4 L2TP socket, protocol 115"),
+        ((2, 1, 256), "IPv4 SMC socket, protocol 256"),
+        ((2, 2, 200), "IPv4 socket of a rare kind, protocol 200"),
+        ((99, 99, u32::MAX), "other socket of a rare kind, protocol 4294967295"),
+    ] {
+        let (family, sock_type, protocol) = kind;
+        let socket = UnseenSocket { kind: SocketKind { family, sock_type, protocol }, ..raw_socket(None) };
+        let text = written(PLAIN, |log| log.socket(&socket));
+        assert!(text.contains(&format!("({words})")), "{text}");
+    }
+    let steering = UnseenSocket { program: "a\x1b[2J".into(), ..raw_socket(None) };
+    for format in [PLAIN, Format::Json] {
+        assert!(!written(format, |log| log.socket(&steering)).trim_end().contains(char::is_control));
+    }
 }
 
 #[test]
@@ -196,12 +276,12 @@ fn the_documentation_lists_the_fields() {
 #[test]
 fn every_reason_has_its_own_word_and_is_documented() {
     let document = include_str!("../../../../../docs/flow-log.md");
-    let words: Vec<_> = (1..=16).map(|number| reason(number).0).collect();
+    let words: Vec<_> = (1..=23).map(|number| reason(number).0).collect();
     for (at, word) in words.iter().enumerate() {
         assert!(!words[..at].contains(word) && *word != "unknown", "{word}");
         assert!(document.contains(&format!("| `{word}`")), "docs/flow-log.md lacks {word}");
     }
-    assert_eq!(reason(17).0, "unknown");
+    assert_eq!(reason(24).0, "unknown");
 }
 
 #[test]
@@ -215,6 +295,14 @@ fn the_summary() {
         written(PLAIN, |log| log.summary(&summary)),
         "carnet: 5 flows, 2.6 kB up, 160 kB down, 1 refused, 2 failed or broken off, 1 still open\n"
     );
+    let mut summary = Summary::default();
+    summary.add(&not_inspected());
+    summary.add(&quic());
+    summary.add(&flow());
+    assert_eq!(
+        written(PLAIN, |log| log.summary(&summary)),
+        "carnet: 3 flows, 517 B up, 32.1 kB down, 1 refused, 1 not inspected\n"
+    );
     let lost = Summary { flows: 1, events_lost: 3, ..Summary::default() };
     assert_eq!(
         written(PLAIN, |log| log.summary(&lost)),
@@ -222,7 +310,7 @@ fn the_summary() {
     );
     assert_eq!(
         written(Format::Json, |log| log.summary(&lost)),
-        r#"{"type":"summary","flows":1,"refused":0,"failed":0,"open":0,"sent":0,"received":0,"events_lost":3}"#
+        r#"{"type":"summary","flows":1,"refused":0,"failed":0,"open":0,"not_inspected":0,"sent":0,"received":0,"events_lost":3}"#
             .to_owned()
             + "\n"
     );
@@ -240,7 +328,7 @@ fn sizes() {
         (999_500, "1.0 MB"),
         (u64::MAX, "18446744.1 TB"),
     ] {
-        let flow = Flow { sent: bytes, ..flow() };
+        let flow = Flow { bytes: Some(Bytes { sent: bytes, received: 0 }), ..flow() };
         assert!(line(PLAIN, &flow).contains(&format!("  {expected} up,")), "{bytes}: {}", line(PLAIN, &flow));
     }
 }

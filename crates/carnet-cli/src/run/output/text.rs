@@ -6,8 +6,9 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use nix::errno::Errno;
 
+use super::sockets::{family, kind, protocol};
 use super::{Clock, Summary, reason};
-use crate::run::flows::{Decision, End, Flow, Place};
+use crate::run::flows::{Decision, End, Flow, Place, Protocol, UnseenSocket};
 
 pub(super) fn flow(flow: &Flow, clock: &Clock, colour: bool, columns: bool) -> String {
     let time = clock.timestamp(flow.begun).to_zoned(clock.zone.clone()).strftime("%H:%M:%S%.3f").to_string();
@@ -17,9 +18,10 @@ pub(super) fn flow(flow: &Flow, clock: &Clock, colour: bool, columns: bool) -> S
         Some(name) if !is_address(&name.text) => format!("{} {}", printable(&name.text), flow.destination),
         _ => flow.destination.to_string(),
     };
-    let bytes = format!("{} up, {} down", Bytes(flow.sent), Bytes(flow.received));
+    let bytes =
+        flow.bytes.map_or_else(|| "-".into(), |of| format!("{} up, {} down", Bytes(of.sent), Bytes(of.received)));
     let duration = flow.duration.map_or_else(|| "-".into(), milliseconds);
-    let end = end(&flow.end);
+    let end = end(flow);
     let chain = chain(flow);
 
     let widths = if columns { [12, 18, 34, 22, 9, 8] } else { [0; 6] };
@@ -47,17 +49,28 @@ pub(super) fn warning(warning: &str, colour: bool) -> String {
     line
 }
 
+pub(super) fn socket(socket: &UnseenSocket, colour: bool) -> String {
+    let UnseenSocket { pid, program, kind: of, refused, .. } = socket;
+    let what = format!("{} {}, {}", family(of).1, kind(of).1, protocol(of));
+    let text = match refused {
+        Some(_) => format!("{program}[{pid}] was refused a socket that cannot be inspected ({what})"),
+        None => format!("{program}[{pid}] made a socket that cannot be inspected ({what}); --strict refuses these"),
+    };
+    warning(&text, colour)
+}
+
 pub(super) fn summary(summary: &Summary, colour: bool) -> String {
     let count = |count: u64, word: &str| if count > 0 { format!(", {count} {word}") } else { String::new() };
     let flows = if summary.flows == 1 { "flow" } else { "flows" };
     let text = format!(
-        "carnet: {} {flows}, {} up, {} down{}{}{}",
+        "carnet: {} {flows}, {} up, {} down{}{}{}{}",
         summary.flows,
         Bytes(summary.sent),
         Bytes(summary.received),
         count(summary.refused, "refused"),
         count(summary.failed, "failed or broken off"),
         count(summary.open, "still open"),
+        count(summary.not_inspected, "not inspected"),
     );
     let mut line = String::new();
     push(&mut line, &text, if colour { TIME } else { PLAIN }, 0, colour);
@@ -72,6 +85,7 @@ fn chain(flow: &Flow) -> String {
     if flow.chain.is_empty() {
         return match flow.decision {
             Decision::LeftAlone(why) => format!("direct ({})", reason(why).1),
+            Decision::NotInspected => "not inspected".into(),
             Decision::Refused => "-".into(),
             Decision::Direct | Decision::Redirected => "direct".into(),
         };
@@ -88,8 +102,8 @@ fn chain(flow: &Flow) -> String {
     text
 }
 
-fn end(end: &End) -> String {
-    match end {
+fn end(flow: &Flow) -> String {
+    match &flow.end {
         End::Closed => "closed".into(),
         End::Aborted => "aborted".into(),
         End::Reset(place, error) => match Errno::from_raw(*error) {
@@ -102,6 +116,10 @@ fn end(end: &End) -> String {
             None => format!("refused by carnet ({})", reason(*why).1),
         },
         End::Open => "open".into(),
+        End::Untold => match flow.protocol {
+            Protocol::Udp => "udp".into(),
+            Protocol::Tcp => "-".into(),
+        },
     }
 }
 
@@ -178,7 +196,7 @@ fn end_style(flow: &Flow) -> Style {
     match flow.end {
         End::Closed => AnsiColor::Green.on_default(),
         End::Refused { .. } | End::Failed(..) => AnsiColor::Red.on_default(),
-        End::Aborted | End::Reset(..) | End::Open => AnsiColor::Yellow.on_default(),
+        End::Aborted | End::Reset(..) | End::Open | End::Untold => AnsiColor::Yellow.on_default(),
     }
 }
 
