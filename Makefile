@@ -48,7 +48,7 @@ test-kernel: root-test-kernel debug ## root: the engine in this kernel, and end 
 	$(TEST) -p carnet-engine --test '*' $(ALONE)
 	$(TEST) -p carnet-e2e --lib $(addprefix --test ,$(KERNEL_TESTS)) $(ALONE)
 
-test-foreign: root-test-foreign deps-test debug ## root: HAProxy, redsocks, mitmproxy; curl, Go, Python, Java
+test-foreign: root-test-foreign deps-test debug ## root: HAProxy, redsocks, mitmproxy; curl, Go, Python, Java, Node
 	$(TEST) -p carnet-e2e --test foreign $(ALONE)
 
 test-examples: root-test-examples deps-test debug ## root: the services in Rust, Python and C which the documentation shows
@@ -58,13 +58,18 @@ tiers:
 	@echo $(TIERS)
 
 ##@ Test in another kernel
-KERNEL_6_1_TESTS := chain records query set flow original_dst connect provider unaware orders events
-.PHONY: test-kernel-6.1
-test-kernel-6.1: deps-vm ## the kernel of Debian 12, emulated: end to end there
-	scripts/test-kernel.sh 6.1 $(KERNEL_6_1_TESTS)
+KERNELS := $(shell scripts/test-kernel.sh --list)
+KERNELS_TESTS := chain records query set flow original_dst connect provider unaware orders events unusual matrix selftests
+.PHONY: test-kernel-6.1 kernels
+test-kernel-6.1: ## the kernel of Debian 12, emulated: end to end there
+$(addprefix test-kernel-,$(KERNELS)): test-kernel-%: deps-vm
+	scripts/test-kernel.sh $* $(KERNELS_TESTS)
+
+kernels:
+	@echo $(KERNELS)
 
 ##@ Check
-.PHONY: lint audit docs-check fuzz leftovers fmt
+.PHONY: lint audit docs-check fuzz fuzz-sockets leftovers fmt
 lint: deps-build deps-lint ## formatting, clippy, shellcheck; warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets --all-features -- -D warnings
@@ -81,6 +86,11 @@ docs-check: ## paths, links and make targets named in documents and comments exi
 FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 fuzz: deps-fuzz ## each reader of foreign bytes: its corpus and 20,000 inputs more
 	@set -e; for target in $(FUZZ_TARGETS); do fuzz/run.sh $$target -runs=20000 -verbosity=0; echo "fuzz $$target: nothing found"; done
+
+FUZZ_SECONDS ?= 600
+fuzz-sockets: root-fuzz-sockets deps-build ## root: random socket calls against the model, ten minutes; FUZZ_SECONDS=, CARNET_MODEL_SEED=
+	CARNET_MODEL_SECONDS=$(FUZZ_SECONDS) CARNET_MODEL_SEED=$(or $(CARNET_MODEL_SEED),$(shell date +%s)000) \
+		$(CARGO) test $(LOCKED) -p carnet-e2e --test model -- --nocapture random_calls
 
 leftovers: ## root: nothing of Carnet's is left in the kernel
 	scripts/check-leftovers.sh

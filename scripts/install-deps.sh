@@ -3,7 +3,7 @@
 #
 # usage: scripts/install-deps.sh GROUP...
 #   build   compilers and headers
-#   test    the foreign programs which the tests run: HAProxy, redsocks, mitmproxy, clients in four languages
+#   test    the foreign programs which the tests run: HAProxy, redsocks, mitmproxy, clients in five languages
 #   demo    what `make demo` shows
 #   vm      an emulator, for tests in another kernel
 #   lint    shellcheck
@@ -72,6 +72,8 @@ needs() {
 		command go golang-go
 		command java default-jdk-headless
 		command javac default-jdk-headless
+		command node nodejs
+		command unshare util-linux
 		command gcc gcc
 	NEEDS
     demo) cat <<-'NEEDS' ;;

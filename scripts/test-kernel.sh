@@ -3,7 +3,8 @@
 # machine is emulated (QEMU's TCG), so that it also runs where there is no KVM; it is several times slower than this.
 #
 # usage: scripts/test-kernel.sh KERNEL TEST...
-#   KERNEL  a name from the list below
+#        scripts/test-kernel.sh --list
+#   KERNEL  a name from the list below, which --list prints
 #   TEST    names of tests in e2e/tests
 #
 # Needs no root, but what `scripts/install-deps.sh build vm` installs. The kernel's package is unpacked below the target
@@ -18,13 +19,14 @@ export PATH="$PATH:/usr/sbin:/sbin"
 kernels() {
     cat <<-'KERNELS'
 	6.1 linux-image-6\.1\.0-[0-9]+-cloud-amd64 no_memory without_memory
+	6.12 linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64
 	KERNELS
 }
 
 # What tests start besides their own programs, what these load, and modules that the kernel is asked for.
 readonly PROGRAMS=(ip nft iptables-legacy iptables-legacy-restore iptables-legacy-save)
 readonly PLUGINS=(/usr/lib/x86_64-linux-gnu/xtables/libxt_{standard,tcp}.so)
-readonly MODULES=(tcp_diag veth nf_tables nft_chain_nat nft_redir nft_ct iptable_filter xt_tcpudp)
+readonly MODULES=(cifs tcp_diag veth nf_tables nft_chain_nat nft_redir nft_ct iptable_filter xt_tcpudp)
 
 readonly BOOT_SECONDS=120 TEST_SECONDS=900
 
@@ -33,6 +35,10 @@ FOLDER=$TARGET/vm
 readonly TARGET FOLDER
 
 main() {
+    if [ "$*" = --list ]; then
+        kernels | cut -d' ' -f1
+        return
+    fi
     [ $# -ge 2 ] || die "usage: scripts/test-kernel.sh KERNEL TEST..."
     [ "$(uname -m)" = x86_64 ] || die "the kernels are for x86-64, and this is $(uname -m)"
     local name=$1 pattern kernel skip
@@ -142,7 +148,8 @@ built() {
         sed -n 's/.*"kind":\["\(test\|bin\)"\].*"name":"\([^"]*\)","src_path".*"executable":"\([^"]*\)".*/\1 \2 \3/p'
 }
 
-# The machine's first process. busybox poweroff ends the machine, and with it this script's waiting.
+# The machine's first process. Tests that are ignored elsewhere need a module that is here. busybox poweroff ends the
+# machine, and with it this script's waiting.
 init() {
     local options=${1:+--skip ${1// / --skip }}
     shift
@@ -159,7 +166,7 @@ init() {
 	ulimit -H -n 1048576 # the kernel's own is smaller than on any distribution
 	echo "==== Linux \$(uname -r)"
 	for test in $*; do
-	    timeout -s KILL $TEST_SECONDS /tests/\$test --test-threads=1 --color=never $options 2>&1
+	    timeout -s KILL $TEST_SECONDS /tests/\$test --test-threads=1 --color=never --include-ignored $options 2>&1
 	    echo "==== \$test: status \$?, \$(cut -d. -f1 /proc/uptime) s after the start"
 	done
 	dmesg | grep -E 'WARNING:|BUG:|Oops:|general protection' | sed 's/^/==== kernel: /'

@@ -11,6 +11,8 @@ use serde_json::Value;
 pub struct FlowLog {
     /// In the order in which they ended.
     pub flows: Vec<Flow>,
+    /// Sockets that cannot be inspected.
+    pub sockets: Vec<Value>,
     /// What Carnet thought people should know.
     pub warnings: Vec<String>,
     /// The last line.
@@ -29,18 +31,19 @@ impl FlowLog {
 
     /// The same of its text.
     pub fn parse(text: &str) -> Self {
-        let (mut flows, mut warnings, mut summaries) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut flows, mut sockets, mut warnings, mut summaries) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for line in text.lines() {
             let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
             match object["type"].as_str() {
                 Some("flow") => flows.push(Flow(object)),
+                Some("socket") => sockets.push(object),
                 Some("warning") => warnings.push(object["message"].as_str().expect("a message").to_owned()),
                 Some("summary") => summaries.push(object),
                 _ => panic!("a line of an unknown type: {line}"),
             }
         }
         assert_eq!(summaries.len(), 1, "one summary, when the run is over: {text}");
-        Self { flows, warnings, summary: summaries.remove(0) }
+        Self { flows, sockets, warnings, summary: summaries.remove(0) }
     }
 
     /// Flows to this destination.

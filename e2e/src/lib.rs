@@ -6,10 +6,13 @@
 //! therefore run one after the other, which a lock sees to.
 #![deny(unsafe_code)]
 
+pub mod actor;
 pub mod command;
 pub mod flow_log;
+mod ground;
 pub mod netns;
 pub mod origin;
+pub mod passing;
 pub mod programs;
 #[allow(unsafe_code, reason = "calls with arguments that no safe interface lets through")]
 pub mod raw;
@@ -18,6 +21,7 @@ mod sandbox;
 mod scene;
 pub mod sockets;
 
+pub use ground::Ground;
 pub use relay::{Relay, Running};
 pub use sandbox::{Sandbox, Service, enter, redirect_all};
 pub use scene::{Scene, set_records};

@@ -22,30 +22,60 @@ pub fn alone<T: Send>(act: impl FnOnce() -> T + Send) -> T {
 /// a second namespace (10.99.0.2, fd99::2). `there` is done in the second one first; sockets made there stay there.
 pub fn with_neighbour<N: Send, T: Send>(there: impl FnOnce() -> N + Send, here: impl FnOnce(N) -> T + Send) -> T {
     alone(|| {
-        thread::scope(|scope| {
-            let (tell, told) = channel();
-            let (go_on, may_go_on) = channel();
-            let neighbour = scope.spawn(move || {
-                unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace; needs root");
-                tell.send(gettid()).expect("the test waits");
-                may_go_on.recv().expect("the test goes on");
-                ip("link set lo up");
-                ip("addr add 10.99.0.2/24 dev carnet1");
-                ip("addr add fd99::2/64 dev carnet1 nodad");
-                ip("link set carnet1 up");
-                there()
-            });
-            let thread = told.recv().expect("the neighbour's thread");
-            ip(&format!("link add carnet0 type veth peer name carnet1 netns {thread}"));
+        let own = || {
             ip("addr add 10.99.0.1/24 dev carnet0");
             ip("addr add 169.254.99.1/16 dev carnet0");
             ip("addr add fd99::1/64 dev carnet0 nodad");
             ip("addr add fe80::99/64 dev carnet0 nodad");
-            ip("link set carnet0 up");
-            go_on.send(()).expect("the neighbour waits");
-            let made = neighbour.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            here(made)
-        })
+        };
+        let its = || {
+            ip("addr add 10.99.0.2/24 dev carnet1");
+            ip("addr add fd99::2/64 dev carnet1 nodad");
+        };
+        here(neighbour(["carnet0", "carnet1"], own, its, there))
+    })
+}
+
+/// Two neighbours that cannot be told apart by their address, 10.99.0.2: one behind `carnet0`, where the route leads, and
+/// one behind `carnet2`. `there` is done in each first.
+pub fn with_twin_neighbours<N: Send, T: Send>(
+    there: impl Fn() -> N + Sync,
+    here: impl FnOnce([N; 2]) -> T + Send,
+) -> T {
+    with_neighbour(&there, |first| {
+        let own = || ip("addr add 10.99.0.1/24 dev carnet2 metric 1000");
+        let its = || ip("addr add 10.99.0.2/24 dev carnet3");
+        let second = neighbour(["carnet2", "carnet3"], own, its, &there);
+        here([first, second])
+    })
+}
+
+/// A second namespace, and a pair of interfaces that lead from one to the other. Each gets its addresses and is up, then
+/// `there` is done.
+fn neighbour<N: Send>(
+    devices: [&str; 2],
+    own: impl FnOnce(),
+    its: impl FnOnce() + Send,
+    there: impl FnOnce() -> N + Send,
+) -> N {
+    thread::scope(|scope| {
+        let (tell, told) = channel();
+        let (go_on, may_go_on) = channel();
+        let neighbour = scope.spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace; needs root");
+            tell.send(gettid()).expect("the test waits");
+            may_go_on.recv().expect("the test goes on");
+            ip("link set lo up");
+            its();
+            ip(&format!("link set {} up", devices[1]));
+            there()
+        });
+        let thread = told.recv().expect("the neighbour's thread");
+        ip(&format!("link add {} type veth peer name {} netns {thread}", devices[0], devices[1]));
+        own();
+        ip(&format!("link set {} up", devices[0]));
+        go_on.send(()).expect("the neighbour waits");
+        neighbour.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 

@@ -1,35 +1,27 @@
-use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use carnet_abi::{EVENT_CONNECT, Event};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
-use carnet_engine::{Engine, EventReader, Options};
+use carnet_engine::{Engine, Error, EventReader, Options};
 use carnet_policy::{
     Action, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Reach, Service as Kind,
 };
 
-use crate::Relay;
+use crate::{Ground, Relay};
 
-/// Own cgroups with an engine: `carnet-test.<pid>.<n>/{app,services/<i>}`.
+/// Own cgroups ([`Ground`]) with an engine: `carnet-test.<pid>.<n>/{app,services/<i>}`.
 pub struct Sandbox {
     /// What is in force; change it and call [`Sandbox::apply`].
     pub policy: Policy,
     /// The engine, attached.
     pub engine: Engine,
-    hierarchy: Hierarchy,
-    root: Cgroup,
-    app: Cgroup,
-    services: Cgroup,
     owned: Vec<Cgroup>,
-    home: PathBuf,
     generation: u64,
     reader: EventReader,
-    _turn: MutexGuard<'static, ()>,
+    /// Last, so that it goes last.
+    ground: Ground,
 }
 
 /// One provider of a sandbox: its place in [`Sandbox::policy`] and its listeners.
@@ -40,10 +32,6 @@ pub struct Service {
     /// Its listeners, non-blocking, made in the service's cgroup.
     pub listeners: Vec<TcpListener>,
 }
-
-/// Tests move their process between cgroups, so those of one process take turns.
-static TURN: Mutex<()> = Mutex::new(());
-static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Default for Sandbox {
     fn default() -> Self {
@@ -59,39 +47,40 @@ impl Sandbox {
 
     /// The same with options.
     pub fn with(options: &Options) -> Self {
-        let turn = TURN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        assert!(
-            nix::unistd::Uid::effective().is_root(),
-            "end-to-end tests need root: run them with sudo, or make test"
-        );
-        let hierarchy = Hierarchy::find().expect("a cgroup2 hierarchy");
-        let name = format!("carnet-test.{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let root = Cgroup::create(&hierarchy, &name).expect("a cgroup of our own");
-        let app = root.child("app").expect("app");
-        let services = root.child("services").expect("services");
-        let engine = Engine::load(&root, options);
-        if engine.is_err() {
-            // There is no sandbox yet that would do it.
-            let _ = root.remove_tree(Duration::from_secs(10));
+        Self::attached(Ground::new(), options, Engine::attach_governed)
+    }
+
+    /// On cgroups that are there already: the engine is attached behind what is attached to them.
+    pub fn on(ground: Ground) -> Self {
+        Self::attached(ground, &Options::default(), Engine::attach_governed)
+    }
+
+    /// The same with options.
+    pub fn on_with(ground: Ground, options: &Options) -> Self {
+        Self::attached(ground, options, Engine::attach_governed)
+    }
+
+    /// With those programs alone, of the ones connections begin and are accepted with, whose names are wanted.
+    pub fn with_programs_where(wanted: impl Fn(&str) -> bool) -> Self {
+        let attach = |engine: &mut Engine, root: &Cgroup| engine.attach_connections_where(root, wanted);
+        Self::attached(Ground::new(), &Options::default(), attach)
+    }
+
+    fn attached(
+        ground: Ground,
+        options: &Options,
+        attach: impl FnOnce(&mut Engine, &Cgroup) -> Result<(), Error>,
+    ) -> Self {
+        let mut engine = Engine::load(&ground.governed, options).expect("the engine loads");
+        if ground.governs_services() {
+            engine.attach_services(&ground.services).expect("attach");
+        } else {
+            engine.attach_outside_service(&ground.services).expect("attach");
         }
-        let mut engine = engine.expect("the engine loads");
-        engine.attach_services(&services).expect("attach");
-        engine.attach_governed(&root).expect("attach");
+        attach(&mut engine, &ground.governed).expect("attach");
         let reader = engine.events().expect("events");
         let policy = Policy::default();
-        Self {
-            policy,
-            engine,
-            home: home(&hierarchy),
-            hierarchy,
-            root,
-            app,
-            services,
-            owned: Vec::new(),
-            generation: 0,
-            reader,
-            _turn: turn,
-        }
+        Self { policy, engine, owned: Vec::new(), generation: 0, reader, ground }
     }
 
     /// A service that listens on both loopback addresses and gets every TCP connection. The later, the higher its rank.
@@ -101,9 +90,15 @@ impl Sandbox {
 
     /// The same, listening on these addresses; wildcards are registered as the loopback address they cover.
     pub fn service_at(&mut self, kind: Kind, listen: &[&str]) -> Service {
+        let cgroup = self.ground.service(self.owned.len());
+        let make = || listen.iter().map(|at| crate::sockets::listen(at)).collect();
+        let listeners = self.ground.within(&cgroup, make);
+        self.service_with(kind, listeners)
+    }
+
+    /// A service that gets every TCP connection and whose listeners are there already.
+    pub fn service_with(&mut self, kind: Kind, listeners: Vec<TcpListener>) -> Service {
         let index = self.add_cgroup();
-        let listeners: Vec<TcpListener> =
-            self.in_service(index, || listen.iter().map(|at| crate::sockets::listen(at)).collect());
         let addresses = listeners.iter().map(|listener| dialled(listener.local_addr().expect("bound"))).collect();
         self.register(index, kind, addresses);
         Service { index, listeners }
@@ -119,7 +114,7 @@ impl Sandbox {
 
     fn add_cgroup(&mut self) -> usize {
         let index = self.owned.len();
-        let cgroup = self.services.child(&index.to_string()).expect("a service's cgroup");
+        let cgroup = self.ground.service(index);
         self.owned.push(cgroup);
         index
     }
@@ -156,12 +151,12 @@ impl Sandbox {
 
     /// Does something as an application.
     pub fn in_app<T>(&self, act: impl FnOnce() -> T) -> T {
-        self.within(&self.app, act)
+        self.ground.within(&self.ground.app, act)
     }
 
     /// Does something as a service.
     pub fn in_service<T>(&self, index: usize, act: impl FnOnce() -> T) -> T {
-        self.within(&self.owned[index], act)
+        self.ground.within(&self.owned[index], act)
     }
 
     /// Does something as an application that makes one connection, and returns the decision on it too.
@@ -183,7 +178,7 @@ impl Sandbox {
 
     /// Has a command run as an application.
     pub fn app_command(&self, program: &str) -> Command {
-        enter(&self.app, program)
+        enter(&self.ground.app, program)
     }
 
     /// Has a command run as a service.
@@ -193,7 +188,7 @@ impl Sandbox {
 
     /// The app's cgroup.
     pub fn app_cgroup(&self) -> &Cgroup {
-        &self.app
+        &self.ground.app
     }
 
     /// A service's cgroup.
@@ -201,9 +196,14 @@ impl Sandbox {
         &self.owned[index]
     }
 
+    /// Its cgroups.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
     /// Where cgroup2 is mounted.
     pub fn hierarchy(&self) -> &Hierarchy {
-        &self.hierarchy
+        &self.ground.hierarchy
     }
 
     /// All events until now.
@@ -213,9 +213,9 @@ impl Sandbox {
         events
     }
 
-    /// Events until one is `wanted`, that one included. Panics after ten seconds.
+    /// Events until one is `wanted`, that one included. Panics after [`crate::sockets::PATIENCE`].
     pub fn events_until(&mut self, wanted: impl Fn(&Event) -> bool) -> Vec<Event> {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + crate::sockets::PATIENCE;
         let mut events = Vec::new();
         while !events.iter().any(&wanted) {
             assert!(Instant::now() < end, "the event did not come; these did: {events:#?}");
@@ -224,43 +224,15 @@ impl Sandbox {
         events
     }
 
-    fn within<T>(&self, cgroup: &Cgroup, act: impl FnOnce() -> T) -> T {
-        cgroup.add_self().expect("the test process can be moved");
-        let back = Back(&self.home);
-        let result = act();
-        drop(back);
-        result
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        if let Err(error) = self.root.remove_tree(Duration::from_secs(10)) {
-            eprintln!("{error}");
-        }
+    /// Ends the engine. The cgroups stay, with all that is in them.
+    pub fn leave(self) -> Ground {
+        self.ground
     }
 }
 
 /// A filter that redirects everything and gives no context.
 pub fn redirect_all() -> Filter {
     Filter { name: "all".into(), weight: 1, matches: Match::ALL, action: Action::Redirect { context: Vec::new() } }
-}
-
-/// Moves the process back where it was, also when the test panics: its sandbox could not be removed otherwise.
-struct Back<'a>(&'a PathBuf);
-
-impl Drop for Back<'_> {
-    fn drop(&mut self) {
-        fs::write(self.0.join("cgroup.procs"), std::process::id().to_string())
-            .expect("the test process can be moved back");
-    }
-}
-
-/// The cgroup of the calling process.
-fn home(hierarchy: &Hierarchy) -> PathBuf {
-    let own = fs::read_to_string("/proc/self/cgroup").expect("/proc is mounted");
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("cgroup2 is mounted");
-    hierarchy.mount().join(path)
 }
 
 /// How one reaches a listener bound to this address.

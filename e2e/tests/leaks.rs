@@ -59,12 +59,8 @@ const PAGE: usize = 4096;
 fn alone_hundred_thousand_connections_leave_nothing() {
     assert_eq!(FULL.total(), 100_000);
     // A destination that has refused a flow is to be dialled again at once.
-    let options = Options {
-        for_test: true,
-        event_bytes: 32 * 1024 * 1024,
-        refused_for: Duration::ZERO,
-        ..Options::default()
-    };
+    let options =
+        Options { for_test: true, event_bytes: 32 * 1024 * 1024, refused_for: Duration::ZERO, ..Options::default() };
     let mut sandbox = Sandbox::with(&options);
     assert_eq!(sandbox.engine.open_sockets().unwrap(), 0);
 
@@ -386,7 +382,7 @@ fn until_slab_is_below(limit: usize) -> usize {
 }
 
 fn until<T: Debug>(what: &str, look: impl Fn() -> T, enough: impl Fn(&T) -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + carnet_e2e::sockets::PATIENCE;
     loop {
         let seen = look();
         if enough(&seen) {

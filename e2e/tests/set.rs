@@ -196,14 +196,22 @@ fn sockets_that_are_not_tcp() {
     }
 }
 
-/// Its connections' hooks see another socket, so that a record would be lost. It is refused, not ignored.
+/// Its connections' hooks see another socket. The record is found all the same; see also `unusual::mptcp`.
 #[test]
-fn an_mptcp_socket_takes_none() {
+fn an_mptcp_socket_takes_one_too() {
     let scene = Scene::new();
     let mptcp = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).expect("a kernel with MPTCP");
     let socket = scene.sandbox.in_service(0, mptcp);
-    assert_eq!(scene.set(0, &socket, &scene.blob()), Err(EOPNOTSUPP));
+    assert_eq!(scene.set(1, &socket, &scene.blob()), Err(EACCES));
+    assert_eq!(scene.set(0, &socket, &scene.blob()), Ok(()));
+    scene.assert_goes_on(socket, &Redirect::of(&scene.accepted).flow().unwrap());
+    let socket = scene.sandbox.in_service(0, mptcp);
     scene.assert_goes_on_as_nothing(socket);
+    let outside = mptcp();
+    let kernels_own = scene.set(0, &outside, &scene.blob());
+    assert!(matches!(kernels_own, Err(EOPNOTSUPP | ENOPROTOOPT)), "{kernels_own:?}");
+    let error = Redirect::of(&scene.accepted).records().unwrap().apply_to(&outside).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoEngine);
 }
 
 /// The other options cannot be set, and unknown ones are the kernel's to refuse.

@@ -12,6 +12,7 @@
 //! | `hold` | a byte there and back; prints `held` when all are open, and waits until the other side ends each of them |
 //! | `together` | a byte there and back; prints `held` when all are open. Then, a line each time: a byte there and back again on all, `passed`; closes them all, `closed` |
 //! | `insist` | from 127.0.0.2, a byte there and back, then a reset; COUNT threads do so until they are killed, whatever happens |
+//! | `fork` | in a process that is forked for it, all at the same time: sends that process's id in a line |
 //! | `abandon` | connects without waiting; prints `held`, waits for a line, and closes them all |
 //! | `unanswered` | connects, sends a byte; prints `held`, waits for a line, and closes or resets them in turn |
 #![forbid(unsafe_code)]
@@ -19,12 +20,15 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
-use std::{env, thread};
+use std::{env, process, thread};
 
 use anyhow::{Context, Result, bail, ensure};
+use carnet_e2e::raw;
 use carnet_e2e::sockets::stream;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use socket2::Socket;
 
 fn main() -> Result<()> {
@@ -47,6 +51,7 @@ fn main() -> Result<()> {
         "hold" => hold(turns.map(|to| exchange(to, b'e')).collect::<Result<_>>()?),
         "together" => together(turns.map(|to| exchange(to, b'e')).collect::<Result<_>>()?),
         "insist" => insist(count, &destinations),
+        "fork" => fork_all(turns),
         "abandon" => let_go(turns.map(abandon).collect::<Result<_>>()?, false),
         "unanswered" => let_go(turns.map(unanswered).collect::<Result<_>>()?, true),
         _ => bail!("no such kind: {kind}"),
@@ -185,6 +190,17 @@ fn insist(threads: usize, destinations: &[SocketAddr]) -> ! {
         }
     });
     unreachable!("its threads do not end")
+}
+
+/// Each process is this one's copy, and never another program.
+fn fork_all(turns: impl Iterator<Item = SocketAddr>) -> Result<()> {
+    let say_who = |to| -> io::Result<()> { writeln!(open(to)?, "{}", process::id()) };
+    let fork = |to| raw::fork(|| say_who(to).map_err(|error| error.raw_os_error().unwrap_or(-1)));
+    for child in turns.map(fork).collect::<Vec<_>>() {
+        let status = waitpid(Pid::from_raw(child.cast_signed()), None)?;
+        ensure!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
+    }
+    Ok(())
 }
 
 fn let_go(sockets: Vec<Socket>, reset_some: bool) -> Result<()> {

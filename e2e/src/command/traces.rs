@@ -3,7 +3,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use libbpf_rs::query::LinkInfoIter;
-use libbpf_rs::{MapHandle, Program};
+use libbpf_rs::{MapCore, MapHandle, Program};
 
 use super::{Run, bpf_ids};
 use crate::sockets::until;
@@ -22,7 +22,7 @@ pub struct Traces {
     pub programs: BTreeSet<u32>,
     /// BPF links.
     pub links: BTreeSet<u32>,
-    /// BPF maps.
+    /// BPF maps, without the one that all engines share: it is there as long as any of them is.
     pub maps: BTreeSet<u32>,
 }
 
@@ -53,6 +53,7 @@ impl Traces {
             traces.links.extend(bpf_ids(process.pid, "link_id"));
             traces.maps.extend(bpf_ids(process.pid, "map_id"));
         }
+        traces.maps.retain(|&id| !is_shared(id));
         traces
     }
 
@@ -96,6 +97,10 @@ impl Process {
     pub fn lives(&self) -> bool {
         Stat::of(self.pid).is_some_and(|stat| stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X'))
     }
+}
+
+fn is_shared(map: u32) -> bool {
+    MapHandle::from_map_id(map).is_ok_and(|map| map.name() == "carnet_claims")
 }
 
 /// What is needed of proc(5)'s stat.

@@ -121,17 +121,19 @@ fn curl(stage: &Stage, trusted: &str, targets: &[Target]) -> Vec<String> {
     fixed.into_iter().chain(targets.iter().enumerate().flat_map(each)).collect()
 }
 
-/// Compiles the clients that need it; once, whatever tests run at the same time.
+/// Compiles the clients that need it, and the service in Go; once, whatever tests run at the same time.
 pub fn build() {
     require(&["go", "java", "javac"]);
     fs::create_dir_all(built("")).expect("a directory below the target directory");
     let lock = File::create(built("lock")).expect("a lock file");
     lock.lock().expect("the lock");
-    if is_older(&built("go-client"), &foreign("client.go")) {
-        let mut go = program("go");
-        go.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "");
-        go.env("GOCACHE", built("go-cache")).env("GOPATH", built("go-path"));
-        succeed(go.arg("build").arg("-o").arg(built("go-client")).arg(foreign("client.go")));
+    for (result, source) in [("go-client", "client.go"), ("go-service", "service.go")] {
+        if is_older(&built(result), &foreign(source)) {
+            let mut go = program("go");
+            go.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "");
+            go.env("GOCACHE", built("go-cache")).env("GOPATH", built("go-path"));
+            succeed(go.arg("build").arg("-o").arg(built(result)).arg(foreign(source)));
+        }
     }
     if is_older(&built("Client.class"), &foreign("Client.java")) {
         succeed(program("javac").arg("-d").arg(built("")).arg(foreign("Client.java")));
@@ -143,7 +145,8 @@ fn is_older(result: &Path, source: &Path) -> bool {
     changed(result) < changed(source)
 }
 
-fn built(file: &str) -> PathBuf {
+/// What [`build`] has made.
+pub fn built(file: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("foreign").join(file)
 }
 

@@ -7,3 +7,4 @@ mod refusals;
 mod stage;
 mod story;
 mod through;
+mod truth;

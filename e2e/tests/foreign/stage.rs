@@ -10,6 +10,8 @@ use carnet_e2e::flow_log::FlowLog;
 use carnet_e2e::origin::Origin;
 use carnet_e2e::programs::{Scratch, foreign, path, program, require, succeed};
 
+use crate::clients::built;
+
 /// What stands in the place of `inspect` or beside it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Service {
@@ -17,6 +19,8 @@ pub enum Service {
     Haproxy,
     Redsocks,
     Mitmdump,
+    /// In Go, and listens for MPTCP.
+    Go,
 }
 
 impl Service {
@@ -27,6 +31,7 @@ impl Service {
             Self::Haproxy => "haproxy",
             Self::Redsocks => "redsocks",
             Self::Mitmdump => "mitmdump",
+            Self::Go => "go-service",
         }
     }
 
@@ -148,6 +153,7 @@ impl Stage {
         let file = |name: &str| self.file(name).display().to_string();
         match service {
             Service::Inspect => "inspect".into(),
+            Service::Go => format!("'{}' {{port}}", built("go-service").display()),
             Service::Haproxy => format!("'{}' {{port}}", foreign("haproxy").display()),
             Service::Redsocks => format!("'{}' {{port}} {SOCKS_PORT}", foreign("redsocks").display()),
             Service::Mitmdump => format!(

@@ -6,7 +6,7 @@ use carnet_e2e::origin::Exchange;
 use carnet_e2e::sockets::until;
 
 use crate::clients::{Client, CurlTransfer, build};
-use crate::stage::Service::{self, Haproxy, Inspect, Mitmdump, Redsocks};
+use crate::stage::Service::{self, Go, Haproxy, Inspect, Mitmdump, Redsocks};
 use crate::stage::{Stage, Target};
 
 #[test]
@@ -27,6 +27,18 @@ fn redsocks() {
 #[test]
 fn mitmproxy() {
     every_client(&[Mitmdump]);
+}
+
+/// Clients of plain TCP come to its MPTCP listener, as to those of every server in Go since Go 1.24.
+#[test]
+fn a_service_in_go_that_listens_for_mptcp() {
+    every_client(&[Go]);
+}
+
+#[test]
+fn a_service_in_go_before_and_after_inspect() {
+    every_client(&[Go, Inspect]);
+    every_client(&[Inspect, Go]);
 }
 
 #[test]

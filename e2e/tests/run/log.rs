@@ -40,7 +40,7 @@ fn objects_are_as_described() {
         assert!(text("time").ends_with('Z') && text("time").as_bytes()[10] == b'T', "{flow}");
         assert_eq!(text("program"), "carnet-e2e-load");
         assert!(text("source").starts_with("[::1]:"), "{flow}");
-        assert_eq!(text("destination"), destination);
+        assert_eq!((text("destination"), text("protocol")), (&destination[..], "tcp"));
         assert_eq!((&flow["sent"], &flow["received"]), (&1.into(), &1.into()));
         assert!(flow["duration_ms"].as_f64().unwrap() > 0.0);
         assert_eq!(flow["uid"], 0);
@@ -48,12 +48,19 @@ fn objects_are_as_described() {
 
     let [rest @ .., summary] = &objects[..] else { panic!("there is no summary") };
     assert_eq!(rest.len(), 3, "{rest:#?}");
-    for (name, expected) in
-        [("flows", 3), ("refused", 0), ("failed", 0), ("open", 0), ("sent", 3), ("received", 3), ("events_lost", 0)]
-    {
+    for (name, expected) in [
+        ("flows", 3),
+        ("refused", 0),
+        ("failed", 0),
+        ("open", 0),
+        ("not_inspected", 0),
+        ("sent", 3),
+        ("received", 3),
+        ("events_lost", 0),
+    ] {
         assert_eq!(summary[name], expected, "{name} in {summary}");
     }
-    assert_eq!((summary["type"].as_str(), summary.as_object().unwrap().len()), (Some("summary"), 8), "{summary}");
+    assert_eq!((summary["type"].as_str(), summary.as_object().unwrap().len()), (Some("summary"), 9), "{summary}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod ending;
 mod log;
 mod services;
 mod terminal;
+mod uninspected;
 mod users;
 
 use std::path::PathBuf;

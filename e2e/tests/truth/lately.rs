@@ -1,0 +1,87 @@
+//! A destination that has just refused a flow is refused at once, for a while.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use carnet_abi::{EVENT_CONNECT, Event, REASON_LATELY, VERDICT_REDIRECT, VERDICT_REFUSE};
+use carnet_e2e::sockets::{accept, connect, listen, until};
+use carnet_e2e::{Relay, Sandbox, netns};
+use carnet_engine::Options;
+use carnet_policy::Service;
+use libc::ECONNREFUSED;
+
+const RELAY: &str = env!("CARGO_BIN_EXE_carnet-e2e-relay");
+
+/// An application's connect() and the decision on it. The service's own come at any time.
+fn decided(sandbox: &mut Sandbox, to: SocketAddr) -> (Result<TcpStream, i32>, Event) {
+    sandbox.events();
+    let result = sandbox.in_app(|| connect(to));
+    let mut events = sandbox.events();
+    events.retain(|event| event.kind == EVENT_CONNECT && event.pid == std::process::id());
+    let [decision] = events[..] else { panic!("there was one connect(), and these decisions: {events:#?}") };
+    (result, decision)
+}
+
+/// A port on which nobody listens now.
+fn deserted(family: usize) -> SocketAddr {
+    listen(["127.0.0.1:0", "[::1]:0"][family]).local_addr().unwrap()
+}
+
+/// Connects until connect() itself is refused, which the service's attempt has to come before.
+fn until_refused(sandbox: &mut Sandbox, to: SocketAddr) {
+    until("connect() to be refused", || {
+        let (result, decision) = decided(sandbox, to);
+        let errno = result.err()?;
+        let told = (decision.verdict, decision.reason, decision.error);
+        assert_eq!((errno, told), (ECONNREFUSED, (VERDICT_REFUSE, REASON_LATELY, ECONNREFUSED)));
+        Some(())
+    });
+}
+
+#[test]
+fn a_destination_that_refuses_is_refused_at_once_and_reached_when_it_is_back() {
+    netns::alone(|| {
+        for kind in [Service::Aware, Service::Unaware] {
+            let mode = if kind == Service::Aware { "aware" } else { "unaware" };
+            let refused_for = Duration::from_millis(600);
+            let mut sandbox = Sandbox::with(&Options { refused_for, ..Options::default() });
+            let _relays: [Relay; 2] = [(); 2].map(|()| sandbox.relay(RELAY, kind, &[mode]));
+            for family in [0, 1] {
+                let to = deserted(family);
+                let (first, decision) = decided(&mut sandbox, to);
+                assert!(first.is_ok() && decision.verdict == VERDICT_REDIRECT, "nothing is known yet: {first:?}");
+                until_refused(&mut sandbox, to);
+
+                // Others are not refused: same address and another port.
+                let other = listen(&SocketAddr::new(to.ip(), 0).to_string());
+                sandbox.in_app(|| connect(other.local_addr().unwrap())).expect("another port");
+                accept(&other);
+
+                let server = listen(&to.to_string());
+                assert_reached(&sandbox, &server, refused_for);
+            }
+        }
+    });
+}
+
+/// It is reached, and not later than the time for which it is refused, with some for a slow machine.
+fn assert_reached(sandbox: &Sandbox, server: &TcpListener, refused_for: Duration) {
+    let to = server.local_addr().unwrap();
+    let began = Instant::now();
+    let _client = until("the destination to be reached again", || sandbox.in_app(|| connect(to)).ok());
+    accept(server);
+    assert!(began.elapsed() < refused_for + Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
+#[test]
+fn with_no_time_for_it_nothing_is_refused() {
+    netns::alone(|| {
+        let mut sandbox = Sandbox::with(&Options { refused_for: Duration::ZERO, ..Options::default() });
+        let _relay = sandbox.relay(RELAY, Service::Aware, &["aware"]);
+        let to = deserted(0);
+        for _ in 0..20 {
+            let (_client, decision) = decided(&mut sandbox, to);
+            assert_eq!(decision.verdict, VERDICT_REDIRECT);
+        }
+    });
+}
