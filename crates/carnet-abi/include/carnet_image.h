@@ -123,11 +123,13 @@ struct carnet_routing {
 
 /*
  * What an engine says of a socket to the other engines on the host: it has redirected its connect() to this address.
- * One map for all of them, so this never changes. 32 bytes.
+ * One map for all of them, so this never changes. 48 bytes.
  */
 struct carnet_claim {
 	__u64              engine; /* instance id; 0: nobody's */
 	struct carnet_addr at;
+	__u64              caller; /* thread group and thread id of who called connect() */
+	__u64              time;
 };
 
 /* 2056 bytes. */
@@ -256,7 +258,7 @@ CARNET_STATIC_ASSERT(sizeof(struct carnet_rule) == 40, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_policy) == 32 + 16 * 224 + 256 * 40, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_route_key) == 24, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_routing) == 16, "image");
-CARNET_STATIC_ASSERT(sizeof(struct carnet_claim) == 32, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_claim) == 48, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_context) == 2056, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_question) == 72, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_event) == 584, "image");

@@ -164,11 +164,15 @@ crate::twins! {
     }
 
     /// What an engine says of a socket to the other engines on the host.
-    struct Claim: 32 {
+    struct Claim: 48 {
         /// Instance id; 0: nobody's.
         engine: u64,
         /// Where it has redirected the socket's `connect()` to.
         at: Address,
+        /// Thread group and thread id of who called it.
+        caller: u64,
+        /// When.
+        time: u64,
     }
 
     /// The bytes a filter gives to its provider.

@@ -117,13 +117,17 @@ static __noinline void attempt_foresee(struct attempt *attempt, const struct car
 		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_NO_ROUTE);
 }
 
+#define CLAIM_LIFE 1000000000ULL /* ns; programs of one call follow each other at once */
+
 /* Has another engine redirected this very connect() to where it leads now? */
 static __noinline bool attempt_is_claimed(struct attempt *attempt, const struct carnet_config *config)
 {
 	const struct carnet_claim *claim = bpf_sk_storage_get(&carnet_claims, attempt->ctx->sk, NULL, 0);
 
+	/* It was in this call: an old one, perhaps of an engine that has gone, says nothing. */
 	return claim && claim->engine && claim->engine != config->engine &&
-	       addr_equal(&claim->at, &attempt->question.remote);
+	       addr_equal(&claim->at, &attempt->question.remote) && claim->caller == bpf_get_current_pid_tgid() &&
+	       bpf_ktime_get_boot_ns() - claim->time < CLAIM_LIFE;
 }
 
 /* Tells other engines whether this connect() was redirected. False: there is no memory for it. */
@@ -136,6 +140,8 @@ static __noinline bool attempt_claim(struct attempt *attempt, const struct carne
 	if (claim && redirected) {
 		claim->engine = config->engine;
 		claim->at = attempt->target;
+		claim->caller = bpf_get_current_pid_tgid();
+		claim->time = bpf_ktime_get_boot_ns();
 	} else if (claim && claim->engine == config->engine) {
 		claim->engine = 0;
 	}
@@ -145,7 +151,7 @@ static __noinline bool attempt_claim(struct attempt *attempt, const struct carne
 /*
  * A connection of the kernel's own: a kernel thread's (NFS, a further subflow of an MPTCP connection), or one that it
  * makes in the context of a mount or the like, which only CAP_SYS_ADMIN can ask for. Other sockets of the kernel's that
- * a process connects are that process's: an AF_SMC socket has a TCP socket inside.
+ * a process connects are that process's.
  */
 __noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
 {
@@ -165,6 +171,12 @@ __noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
 	if (connection)
 		return BPF_CORE_READ(connection, first) != sock;
 	if (!sock || !BPF_CORE_READ_BITFIELD_PROBED(sock, sk_kern_sock))
+		return 0;
+	/* The TCP socket inside an AF_SMC one, or what is left of that where it has fallen back: it has the file then. */
+	if (BPF_CORE_READ(sock, sk_socket, file))
+		return 0;
+	if (bpf_core_field_exists(((struct tcp_sock *)sock)->syn_smc) &&
+	    BPF_CORE_READ_BITFIELD_PROBED((struct tcp_sock *)sock, syn_smc))
 		return 0;
 	cred = BPF_CORE_READ(task, cred);
 	bpf_core_read(&caps, sizeof(caps), &cred->cap_effective);

@@ -173,13 +173,13 @@ static __always_inline int attempt_finish(struct attempt *attempt, const struct 
 	struct carnet_sock *sock = attempt->sock;
 	__u32 i = question->provider, filter = 0;
 
-	if (question->verdict != CARNET_VERDICT_REDIRECT && !attempt_bind(attempt) &&
-	    question->verdict != CARNET_VERDICT_REFUSE)
-		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
 	if (!attempt_claim(attempt, config)) {
 		carnet_count(CARNET_COUNT_NO_ROOM);
 		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_NO_ROOM);
 	}
+	if (question->verdict != CARNET_VERDICT_REDIRECT && !attempt_bind(attempt) &&
+	    question->verdict != CARNET_VERDICT_REFUSE)
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEVICE);
 	sock->verdict = question->verdict;
 	if (question->verdict == CARNET_VERDICT_REFUSE)
 		return attempt->error ? (int)attempt->error : carnet_errno(question->reason);
@@ -232,9 +232,12 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	question->listener = CARNET_NONE;
 	governed = attempt_whose(attempt);
 	sock = sock_known(ctx->sk, 0);
-	if (!governed && question->dialer == CARNET_NONE && !(sock && sock->flags & SOCK_RECORD))
-		return 0;
 	now = bpf_ktime_get_boot_ns();
+	if (!governed && question->dialer == CARNET_NONE && !(sock && sock->flags & SOCK_RECORD)) {
+		if (sock)
+			sock_restart(sock, now);
+		return 0;
+	}
 	if (carnet_is_kernels(ctx)) {
 		attempt->sock = sock;
 		attempt_left_alone(attempt, config, CARNET_REASON_KERNEL, now);

@@ -6,14 +6,12 @@
 #include "event.h"
 #include "owner.h"
 
-/* Connections and datagrams of these pass the hooks; pings carry no data of anybody's. */
+/* Connections and datagrams of these pass the hooks. Not those of ping sockets, which can carry anything. */
 static __always_inline bool is_seen(__u32 type, __u32 protocol)
 {
 	if (type == SOCK_STREAM)
 		return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
-	if (type == SOCK_DGRAM)
-		return protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6;
-	return false;
+	return type == SOCK_DGRAM && protocol == IPPROTO_UDP;
 }
 
 SEC("cgroup/sock_create")

@@ -6,7 +6,8 @@
 #include "event.h"
 #include "owner.h"
 
-#define QUIC_PORT 443
+#define QUIC_PORT       443
+#define ETH_P_IPV6      0x86dd
 
 static __always_inline void datagram_describe(struct carnet_event *event, struct bpf_sock_addr *ctx,
 					      const struct carnet_config *config,
@@ -28,7 +29,7 @@ static __always_inline bool datagram_is_first(const struct carnet_destination *t
 {
 	__u8 told = 1;
 
-	return !bpf_map_update_elem(&carnet_destinations, to, &told, BPF_NOEXIST);
+	return bpf_map_update_elem(&carnet_destinations, to, &told, BPF_NOEXIST) != -EEXIST;
 }
 
 /* sendto() with an address. */
@@ -56,7 +57,7 @@ static __always_inline int datagram_sent(struct bpf_sock_addr *ctx, const struct
  */
 static __always_inline int datagram_connected(struct bpf_sock_addr *ctx, const struct carnet_config *config,
 					      const struct carnet_destination *to, __u32 family, __u32 dialer,
-					      __u32 verdict)
+					      __u32 verdict, bool blocks_quic)
 {
 	struct carnet_connected *connected;
 	struct bpf_sock *sk = ctx->sk;
@@ -67,16 +68,13 @@ static __always_inline int datagram_connected(struct bpf_sock_addr *ctx, const s
 	/* Without memory for that it is told or refused too early, rather than not at all. */
 	if (!connected)
 		return datagram_sent(ctx, config, to, family, dialer, verdict);
-	connected->told = 1; /* what is sent meanwhile, by another thread, goes to neither this nor that destination */
-	__builtin_memset(&connected->event, 0, sizeof(connected->event));
 	connected->event.version = CARNET_ABI_VERSION;
 	connected->event.kind = CARNET_EVENT_DATAGRAM;
 	connected->event.size = sizeof(connected->event);
 	connected->event.time = bpf_ktime_get_boot_ns();
 	connected->event.cookie = to->cookie;
 	datagram_describe(&connected->event, ctx, config, to, family, dialer, verdict);
-	if (verdict == CARNET_VERDICT_REFUSE)
-		connected->event.error = EPERM;
+	connected->blocks_quic = blocks_quic;
 	connected->told = 0;
 	return 0;
 }
@@ -87,6 +85,7 @@ static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct car
 	const struct carnet_config *config = carnet_config_now();
 	const struct carnet_policy *policy;
 	__u32 owned, i, dialer = 0, verdict = CARNET_VERDICT_PASS;
+	bool blocks_quic = false;
 	__u32 family = ctx->family; /* the socket's: an IPv6 one may send to IPv4 */
 
 	if (!config)
@@ -100,11 +99,13 @@ static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct car
 	i = owning_provider(owned);
 	if (i < CARNET_MAX_PROVIDERS)
 		dialer = policy->provider[i].handle;
-	else if (policy->flags & CARNET_POLICY_BLOCK_QUIC && to->remote.port == QUIC_PORT)
+	else
+		blocks_quic = policy->flags & CARNET_POLICY_BLOCK_QUIC;
+	if (blocks_quic && to->remote.port == QUIC_PORT)
 		verdict = CARNET_VERDICT_REFUSE;
 	to->cookie = bpf_get_socket_cookie(ctx);
 	if (connect)
-		return datagram_connected(ctx, config, to, family, dialer, verdict);
+		return datagram_connected(ctx, config, to, family, dialer, verdict, blocks_quic);
 	return datagram_sent(ctx, config, to, family, dialer, verdict);
 }
 
@@ -151,32 +152,69 @@ static __always_inline bool datagram_goes_to(struct __sk_buff *skb, struct carne
 	return true;
 }
 
-/* Everything that leaves a socket, but only that of connected UDP sockets is looked at. */
+/* A source route, for which a user needs no privilege: the packet goes elsewhere first than its socket says. */
+static __always_inline bool is_source_routed(struct __sk_buff *skb)
+{
+	__u8 next;
+
+	return skb->protocol == bpf_htons(ETH_P_IPV6) && !bpf_skb_load_bytes(skb, 6, &next, 1) &&
+	       next == IPPROTO_ROUTING;
+}
+
+/* Tells of a packet of a connected socket. Where a later connect() has failed, it still goes to the one before. */
+static __always_inline void datagram_tell(const struct carnet_connected *connected, const struct carnet_destination *to,
+					  bool refused)
+{
+	struct carnet_event *event = bpf_ringbuf_reserve(&carnet_events, sizeof(*event), 0);
+
+	if (!event) {
+		carnet_count(CARNET_COUNT_EVENTS_LOST);
+		return;
+	}
+	*event = connected->event;
+	event->remote = to->remote;
+	event->record.origin.remote = to->remote;
+	event->verdict = refused ? CARNET_VERDICT_REFUSE : CARNET_VERDICT_PASS;
+	event->reason = refused ? CARNET_REASON_QUIC : CARNET_REASON_UDP;
+	event->error = refused ? EPERM : 0;
+	event_submit(event);
+}
+
+/*
+ * Everything that leaves a socket. Judged by where the packet goes, not by what connect() was asked last: that may have
+ * failed, and the socket is connected to where it was before; or it is being asked at this moment.
+ */
 SEC("cgroup_skb/egress")
 int carnet_egress(struct __sk_buff *skb)
 {
 	struct carnet_connected *connected;
 	struct carnet_destination to = {};
 	struct bpf_sock *sk = skb->sk;
+	bool refused, newest;
 
 	if (!sk)
 		return 1;
+	if (is_source_routed(skb))
+		return 0;
 	sk = bpf_sk_fullsock(sk);
 	if (!sk || sk->protocol != IPPROTO_UDP)
 		return 1;
 	connected = bpf_sk_storage_get(&carnet_datagram_socks, sk, NULL, 0);
-	if (!connected || (connected->told && connected->event.verdict == CARNET_VERDICT_PASS))
+	if (!connected)
 		return 1;
 	to.remote.port = connected->event.remote.port;
-	if (!datagram_goes_to(skb, &to.remote) || !addr_equal(&to.remote, &connected->event.remote))
+	if (!datagram_goes_to(skb, &to.remote))
 		return 1;
-	to.cookie = connected->event.cookie;
-	if (!connected->told) {
-		connected->told = 1;
-		if (datagram_is_first(&to) && bpf_ringbuf_output(&carnet_events, &connected->event, sizeof(connected->event), 0))
-			carnet_count(CARNET_COUNT_EVENTS_LOST);
+	refused = connected->blocks_quic && to.remote.port == QUIC_PORT;
+	newest = addr_equal(&to.remote, &connected->event.remote);
+	if (!newest || !connected->told) {
+		to.cookie = bpf_get_socket_cookie(skb);
+		if (newest)
+			connected->told = 1;
+		if (datagram_is_first(&to))
+			datagram_tell(connected, &to, refused);
 	}
-	return connected->event.verdict == CARNET_VERDICT_PASS;
+	return !refused;
 }
 
 static __always_inline bool is_udp(__u32 type, __u32 protocol)

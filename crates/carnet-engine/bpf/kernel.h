@@ -84,11 +84,18 @@ typedef struct {
 
 struct sock_reuseport;
 
+struct file;
+
+struct socket {
+	struct file *file;
+};
+
 struct sock {
 	struct sock_common      __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
 	struct sock_reuseport  *sk_reuseport_cb;
 	unsigned char           sk_kern_sock : 1;
+	struct socket          *sk_socket;
 	int                     sk_err;
 	kuid_t                  sk_uid;
 };
@@ -104,6 +111,7 @@ struct tcp_sock {
 	__u64 bytes_acked;
 	__u64 bytes_received;
 	__u8  bpf_sock_ops_cb_flags;
+	__u8  syn_smc : 1; /* with CONFIG_SMC */
 };
 
 /* An MPTCP connection. Its subflows are TCP sockets; bpf_skc_to_mptcp_sock() leads from one to it. */

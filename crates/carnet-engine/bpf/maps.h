@@ -251,8 +251,9 @@ struct {
 
 /* What there is to tell of a connected UDP socket's destination, once something is sent there. */
 struct carnet_connected {
-	struct carnet_event event;
-	__u64               told;
+	struct carnet_event event;       /* of the newest connect() */
+	__u32               told;
+	__u32               blocks_quic; /* who connected is refused port 443 */
 };
 
 struct {

@@ -33,8 +33,18 @@ struct hlist_head {
 	struct hlist_node *first;
 };
 
+typedef struct {
+	__u32 val;
+} kuid_t;
+
+struct user_struct {
+	kuid_t uid;
+};
+
 struct bpf_prog_aux {
-	__u32 id;
+	__u32               id;
+	struct user_struct *user;
+	char                name[BPF_OBJ_NAME_LEN];
 };
 
 struct bpf_prog {
@@ -110,7 +120,8 @@ struct entry {
 	__u32 program;
 	__u32 link;  /* 0: attached without one */
 	__u32 flags; /* of this program, where the kernel keeps them */
-	__u32 pad;
+	__u32 uid;   /* who loaded it; ~0: not known */
+	char  name[BPF_OBJ_NAME_LEN];
 };
 
 static void write_hook(struct seq_file *to, struct cgroup *cgroup, __u32 hook, __u32 index)
@@ -132,6 +143,7 @@ static void write_hook(struct seq_file *to, struct cgroup *cgroup, __u32 hook, _
 	bpf_probe_read_kernel(&node, sizeof(node), (void *)&bpf->progs[0] + index * sizeof(struct hlist_head));
 	for (int i = 0; i < MAX_PROGRAMS && node; i++) {
 		struct bpf_cgroup_link *link;
+		struct user_struct *user;
 		struct bpf_prog *program;
 
 		list = (void *)node - bpf_core_field_offset(struct bpf_prog_list, node);
@@ -140,6 +152,10 @@ static void write_hook(struct seq_file *to, struct cgroup *cgroup, __u32 hook, _
 		entry.program = BPF_CORE_READ(program, aux, id);
 		entry.link = link ? BPF_CORE_READ(link, link.id) : 0;
 		entry.flags = bpf_core_field_exists(list->flags) ? BPF_CORE_READ(list, flags) : 0;
+		/* Read here, because asking for a program by its id takes CAP_SYS_ADMIN. */
+		user = BPF_CORE_READ(program, aux, user);
+		entry.uid = user ? BPF_CORE_READ(user, uid.val) : ~0U;
+		BPF_CORE_READ_INTO(&entry.name, program, aux, name);
 		bpf_seq_write(to, &entry, sizeof(entry));
 		node = BPF_CORE_READ(node, next);
 	}

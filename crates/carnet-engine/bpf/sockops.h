@@ -193,7 +193,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	sock->cookie = bpf_get_socket_cookie(ctx);
 	carnet_count(CARNET_COUNT_HANDED_OVER);
 	if (provider->flags & CARNET_PROVIDER_UNAWARE) {
-		sock->flight = carnet_flight_begin(flow->handle, &sock->flow.remote, &sock->flow.record);
+		sock->flight = carnet_flight_begin(sock->flow.handle, &sock->flow.remote, &sock->flow.record);
 		if (sock->flight)
 			sockops_watch(ctx);
 	}
@@ -237,7 +237,7 @@ static __always_inline void end_counts(struct bpf_sock_ops *ctx, struct sock *sk
  * A flow's last hop found nobody at the destination. The application has been connected to a service all along, so it
  * could not go elsewhere; the next connect() there fails at once, for a while.
  */
-static __always_inline void refused_remember(const struct carnet_sock *sock, int error)
+static __always_inline void refused_remember(const struct carnet_sock *sock, int error, __u32 bound)
 {
 	const struct carnet_origin *origin = &sock->flow.record.origin;
 	const struct carnet_config *config = carnet_config_now();
@@ -246,6 +246,9 @@ static __always_inline void refused_remember(const struct carnet_sock *sock, int
 
 	if (!config || !config->refused_for || !sock->base || sock->verdict != CARNET_VERDICT_PASS ||
 	    !addr_equal(&origin->remote, &sock->flow.remote))
+		return;
+	/* By an interface that was asked for there may be nobody where there is somebody by another. */
+	if (origin->ifindex || sock->ifindex || bound)
 		return;
 	if (error != ECONNREFUSED && error != EHOSTUNREACH && error != ENETUNREACH)
 		return;
@@ -274,7 +277,7 @@ static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_
 		handover_delete(&tuple);
 	}
 	if (kernel && old_state == BPF_TCP_SYN_SENT)
-		refused_remember(sock, BPF_CORE_READ(kernel, sk_err));
+		refused_remember(sock, BPF_CORE_READ(kernel, sk_err), sk->bound_dev_if);
 	sock->flags &= ~(SOCK_DECIDED | SOCK_SENT | SOCK_HANDS_OVER);
 	event = event_of_end(sock, bpf_ktime_get_boot_ns());
 	if (!event)

@@ -6,6 +6,7 @@ use std::sync::Barrier;
 use std::thread;
 
 use carnet_abi::{Event, REASON_UDP, VERDICT_PASS};
+use carnet_e2e::sockets::canonical;
 use carnet_e2e::{Sandbox, netns, raw};
 use carnet_policy::Service;
 use socket2::SockRef;
@@ -30,8 +31,7 @@ fn a_connected_socket_tells_its_destination() {
         });
         let [event] = events[..] else { panic!("{to}: {events:#?}") };
         assert_passed(&event);
-        let canonical = SocketAddr::new(to.ip().to_canonical(), to.port());
-        assert_eq!(event.remote.to_socket_addr(), canonical);
+        assert_eq!(event.remote.to_socket_addr(), canonical(to));
         assert_eq!(event.cookie, SockRef::from(&socket).cookie().unwrap());
         let origin = &event.record.origin;
         assert_eq!(origin.remote, event.remote);

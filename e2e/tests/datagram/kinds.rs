@@ -1,12 +1,10 @@
 //! Kinds of sockets that no hook sees: told when they are made, and refused where the policy is strict.
 
-use std::io::Read;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Command;
 
 use carnet_abi::{EVENT_SOCKET, Event, REASON_SOCKET, VERDICT_PASS, VERDICT_REFUSE};
 use carnet_e2e::raw::{self, Ring};
-use carnet_e2e::sockets::PATIENCE;
 use carnet_e2e::{Sandbox, netns};
 use carnet_policy::Service;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -35,6 +33,14 @@ const RARE: [Kind; 6] = [
     (libc::AF_INET, libc::SOCK_STREAM, IPPROTO_SMC),
 ];
 
+/// Those that nearly every distribution's kernel has, as a module.
+const SCTP: [Kind; 4] = [
+    (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+    (libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+    (libc::AF_INET, libc::SOCK_SEQPACKET, libc::IPPROTO_SCTP),
+    (libc::AF_INET6, libc::SOCK_SEQPACKET, libc::IPPROTO_SCTP),
+];
+
 /// Kinds whose connections pass the hooks, and families that are not the internet's.
 const OTHERS: [Kind; 10] = [
     (libc::AF_INET, libc::SOCK_STREAM, 0),
@@ -51,26 +57,21 @@ const OTHERS: [Kind; 10] = [
 
 #[test]
 fn told_where_they_are_made() {
-    let mut sandbox = Sandbox::new();
-    for kind in UNSEEN {
-        let (made, event) = make(&mut sandbox, kind);
-        assert!(made.is_ok(), "{kind:?}: {made:?}");
-        let event = event.unwrap_or_else(|| panic!("{kind:?} was not told"));
-        assert_told(&event, kind);
-        assert_eq!((event.verdict, event.error), (VERDICT_PASS, 0), "{kind:?}");
-        assert_eq!(event.record.origin.cgroup_id, sandbox.app_cgroup().id());
-    }
+    UNSEEN.into_iter().for_each(assert_told_where_it_is_made);
 }
 
 #[test]
 fn refused_where_the_policy_is_strict() {
-    let mut sandbox = strict();
-    for kind in UNSEEN {
-        let (made, event) = make(&mut sandbox, kind);
-        assert_eq!(made.err(), Some(libc::EACCES), "{kind:?}");
-        let event = event.unwrap_or_else(|| panic!("{kind:?} was not told"));
-        assert_told(&event, kind);
-        assert_eq!((event.verdict, event.error), (VERDICT_REFUSE, libc::EACCES), "{kind:?}");
+    UNSEEN.into_iter().for_each(assert_refused_where_the_policy_is_strict);
+}
+
+#[test]
+#[ignore = "needs SCTP, which Debian's kernels have as a module"]
+fn sctp_is_told_and_refused() {
+    for kind in SCTP {
+        assert!(socket(kind).is_ok(), "this kernel has no SCTP, or not its module");
+        assert_told_where_it_is_made(kind);
+        assert_refused_where_the_policy_is_strict(kind);
     }
 }
 
@@ -140,30 +141,19 @@ fn packet_sockets_need_the_capability_by_io_uring_too() {
     assert!(sandbox.events().is_empty());
 }
 
+/// They need no privilege where the system lets them be, and what they send and get can be anything.
 #[test]
-fn pings_are_answered_where_the_policy_is_strict() {
+fn ping_sockets_are_told_and_refused() {
     netns::alone(|| {
         let allow = "echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range";
         assert!(Command::new("sh").args(["-c", allow]).status().unwrap().success());
-        let mut sandbox = strict();
-        sandbox.events();
-        for (to, protocol, request, reply) in [
-            (SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Protocol::ICMPV4, 8, 0),
-            (SocketAddr::from((Ipv6Addr::LOCALHOST, 0)), Protocol::ICMPV6, 128, 129),
+        for kind in [
+            (libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+            (libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_ICMPV6),
         ] {
-            let socket = sandbox.in_app(|| Socket::new(Domain::for_address(to), Type::DGRAM, Some(protocol))).unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            let ping = [request, 0, 0, 0, 0, 0, 0, 1, b'h', b'i'];
-            sandbox.in_app(|| socket.send_to(&ping, &to.into())).unwrap();
-            // A connected one too.
-            sandbox.in_app(|| socket.connect(&to.into()).and_then(|()| socket.send(&ping))).unwrap();
-            for _ in 0..2 {
-                let mut answer = [0; 64];
-                let size = (&socket).read(&mut answer).expect("an answer");
-                assert_eq!((answer[0], &answer[8..size]), (reply, &b"hi"[..]));
-            }
+            assert_told_where_it_is_made(kind);
+            assert_refused_where_the_policy_is_strict(kind);
         }
-        assert!(sandbox.events().is_empty());
     });
 }
 
@@ -205,6 +195,24 @@ fn udp_lite_is_no_udp() {
         socket.connect(&to.into()).unwrap();
     });
     assert!(sandbox.events().is_empty(), "it was told when it was made");
+}
+
+fn assert_told_where_it_is_made(kind: Kind) {
+    let mut sandbox = Sandbox::new();
+    let (made, event) = make(&mut sandbox, kind);
+    assert!(made.is_ok(), "{kind:?}: {made:?}");
+    let event = event.unwrap_or_else(|| panic!("{kind:?} was not told"));
+    assert_told(&event, kind);
+    assert_eq!((event.verdict, event.error), (VERDICT_PASS, 0), "{kind:?}");
+    assert_eq!(event.record.origin.cgroup_id, sandbox.app_cgroup().id());
+}
+
+fn assert_refused_where_the_policy_is_strict(kind: Kind) {
+    let (made, event) = make(&mut strict(), kind);
+    assert_eq!(made.err(), Some(libc::EACCES), "{kind:?}");
+    let event = event.unwrap_or_else(|| panic!("{kind:?} was not told"));
+    assert_told(&event, kind);
+    assert_eq!((event.verdict, event.error), (VERDICT_REFUSE, libc::EACCES), "{kind:?}");
 }
 
 fn strict() -> Sandbox {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod destinations;
+mod evasions;
 mod kinds;
 mod quic;
 mod ways;

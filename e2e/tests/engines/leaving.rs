@@ -1,8 +1,10 @@
 //! Engines that go and come while others have flows.
 
+use std::thread;
+
 use carnet::Redirect;
-use carnet_e2e::sockets::{accept, assert_joined, connect, listen};
-use carnet_e2e::{Ground, Sandbox};
+use carnet_e2e::sockets::{accept, assert_joined, connect, connect_on, is_idle, listen};
+use carnet_e2e::{Ground, Sandbox, raw};
 use libbpf_rs::MapCore;
 
 use crate::nested::on_both;
@@ -86,6 +88,33 @@ fn a_third_engine_shares_the_map_when_the_first_has_gone() {
     assert_arrives(client, hops, &server);
     let listeners = third.listeners(destination);
     assert_eq!(second.decisions()[..2], [left_alone(listeners[0]), left_alone(listeners[1])]);
+}
+
+/// A claim stays on its socket, and is of one connect() alone. Else who keeps such a socket could lead it by every service,
+/// once the port is its own.
+#[test]
+fn a_claim_of_an_engine_that_has_gone_does_not_count() {
+    let server = listen("127.0.0.1:0");
+    let destination = server.local_addr().unwrap();
+    let ground = Ground::new();
+    let inside = Ground::inside(&ground.app);
+    let (mut outer, inner) = on_both(ground, inside, true);
+    let claimed = inner.listeners(destination)[0];
+    let client = inner.sandbox.in_app(|| connect(destination)).expect("connect");
+    assert_eq!(outer.decisions(), [left_alone(claimed)]);
+    raw::disconnect(&client).unwrap();
+    let inner = inner.leave();
+    drop(server);
+
+    // The service is nobody's now, and still listens there. A claim is of the calling thread, so one moment is as good as
+    // another here.
+    let again = inner.ground.within(&inner.ground.app, || {
+        thread::spawn(move || connect_on(client.into(), &claimed.into())).join().unwrap().expect("connect")
+    });
+    assert_eq!(again.peer_addr().unwrap(), claimed, "as far as the application can tell");
+    let decisions = outer.decisions();
+    assert!(!decisions.contains(&left_alone(claimed)), "{decisions:?}");
+    assert!(!is_idle(&outer.services[0].listeners[0]), "it has come to the outer engine's service");
 }
 
 /// The id of the engine's map of claims.

@@ -1,10 +1,11 @@
 //! A destination that has just refused a flow is refused at once, for a while.
 
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use carnet_abi::{EVENT_CONNECT, Event, REASON_LATELY, VERDICT_REDIRECT, VERDICT_REFUSE};
-use carnet_e2e::sockets::{accept, connect, listen, until};
+use carnet_e2e::sockets::{accept, connect, connect_on, listen, stream, until};
 use carnet_e2e::{Relay, Sandbox, netns};
 use carnet_engine::Options;
 use carnet_policy::Service;
@@ -73,6 +74,29 @@ fn assert_reached(sandbox: &Sandbox, server: &TcpListener, refused_for: Duration
     assert!(began.elapsed() < refused_for + Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
+/// By one interface there may be nobody where there is somebody by another.
+#[test]
+fn what_was_refused_by_an_interface_that_was_asked_for_is_not_refused_by_others() {
+    let near = || listen("10.99.0.2:7000");
+    netns::with_twin_neighbours(near, |[left, right]| {
+        let mut sandbox = Sandbox::with(&Options { refused_for: Duration::from_secs(60), ..Options::default() });
+        let _relay = sandbox.relay(RELAY, Service::Aware, &["aware"]);
+        let to = left.local_addr().unwrap();
+        drop(right);
+        let bound = sandbox.in_app(|| {
+            let socket = stream(to);
+            socket.bind_device(Some(b"carnet2")).expect("SO_BINDTODEVICE");
+            connect_on(socket, &to.into())
+        });
+        let end = bound.expect("the service").read(&mut [0]).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "nobody is there: {end:?}");
+
+        let (_client, decision) = decided(&mut sandbox, to);
+        assert_eq!((decision.verdict, decision.error), (VERDICT_REDIRECT, 0));
+        accept(&left);
+    });
+}
+
 #[test]
 fn with_no_time_for_it_nothing_is_refused() {
     netns::alone(|| {
@@ -80,8 +104,11 @@ fn with_no_time_for_it_nothing_is_refused() {
         let _relay = sandbox.relay(RELAY, Service::Aware, &["aware"]);
         let to = deserted(0);
         for _ in 0..20 {
-            let (_client, decision) = decided(&mut sandbox, to);
+            let (client, decision) = decided(&mut sandbox, to);
             assert_eq!(decision.verdict, VERDICT_REDIRECT);
+            // The service has been refused when it gives its client up, and the next one comes after that.
+            let end = client.unwrap().read(&mut [0]).map_err(|error| error.kind());
+            assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
         }
     });
 }

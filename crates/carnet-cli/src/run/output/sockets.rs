@@ -23,6 +23,7 @@ pub(super) fn kind(of: &SocketKind) -> (&'static str, &'static str) {
         return ("raw", "raw socket");
     }
     match of.protocol.cast_signed() {
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => ("ping", "ping socket"),
         IPPROTO_UDPLITE => ("udp-lite", "UDP-Lite socket"),
         IPPROTO_SCTP => ("sctp", "SCTP socket"),
         IPPROTO_DCCP => ("dccp", "DCCP socket"),
