@@ -59,14 +59,13 @@ tiers:
 
 ##@ Test in another kernel
 KERNELS := $(shell scripts/test-kernel.sh --list)
-KERNELS_TESTS := chain records query set flow original_dst connect provider unaware orders events unusual matrix selftests
-.PHONY: test-kernel-6.1 kernels
+KERNELS_TESTS := chain connect records query set provider flow original_dst unaware orders events unusual selftests matrix \
+	datagram truth model misbehaving
+.PHONY: test-kernel-6.1 test-kernel-6.12
 test-kernel-6.1: ## the kernel of Debian 12, emulated: end to end there
+test-kernel-6.12: ## the same in a newer one
 $(addprefix test-kernel-,$(KERNELS)): test-kernel-%: deps-vm
 	scripts/test-kernel.sh $* $(KERNELS_TESTS)
-
-kernels:
-	@echo $(KERNELS)
 
 ##@ Check
 .PHONY: lint audit docs-check fuzz fuzz-sockets leftovers fmt

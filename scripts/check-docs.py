@@ -19,7 +19,7 @@ import tempfile
 TOP = ("crates", "docs", "scripts", "e2e", "bench", "fuzz", "examples", "packaging", ".ci", ".config")
 PATH = re.compile(r"(?<![\w./~{}$*-])(?:%s)/[\w./*@+-]*[\w*/]" % "|".join(map(re.escape, TOP)))
 TOP_FILE = re.compile(r"(?:[A-Z][A-Z_-]+(?:\.md)?|Makefile|[a-z.-]+\.toml|LICENSE-[A-Z]+)")
-MAKE = re.compile(r"(?:^ *|\$ |&& |sudo (?:-E )?(?:env \S+ )?)make((?: [a-z][a-z-]*)+)")
+MAKE = re.compile(r"(?:^ *|\$ |&& |sudo (?:-E )?(?:env \S+ )?)make((?: [a-z](?:[a-z0-9.-]*[a-z0-9])?)+)")
 LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^ {0,3}(```|~~~)")
 HEADING = re.compile(r"^#{1,6} +(.*?) *#* *$")
@@ -55,7 +55,7 @@ class Tree:
             while path := os.path.dirname(path):
                 self.paths.add(path)
         makefile = read("Makefile") if "Makefile" in self.paths else ""
-        self.targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.M))
+        self.targets = set(re.findall(r"^([a-z][a-z0-9.-]*):", makefile, re.M))
 
     @classmethod
     def of_git(cls):
@@ -168,12 +168,12 @@ def read(path):
 def self_test():
     """A small repository with one of each mistake, and one of each thing that is none."""
     good = {
-        "Makefile": "test-unit: ## x\n",
+        "Makefile": "test-unit: ## x\ntest-kernel-6.1: ## y\n",
         "docs/a.md": "# One `thing`\n## Two\n## Two\n",
         "crates/x/src/lib.rs": "// see docs/a.md, src/lib.rs and /proc/self/mounts, ../docs/none.md is not ours\n",
         "README.md": "[a](docs/a.md#two-1) [b](https://example.org/x) "
         "`crates/x` `crates/*/src` `make test-unit` `x.md`\n"
-        "```sh\nmake test-unit\nls target/docs/none /home/alice/x\n```\n",
+        "```sh\nmake test-unit\nmake test-kernel-6.1\nls target/docs/none /home/alice/x\n```\n",
     }
     bad = {
         "docs/b.md": "[a](a.md#three)\n[b](none.md)\n`docs/none.md`\n`make none`\n```\nscripts/none.sh\n```\n"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs end-to-end tests in another kernel: a virtual machine with one of Debian's kernels and nothing but the tests. The
-# machine is emulated (QEMU's TCG), so that it also runs where there is no KVM; it is several times slower than this.
+# Runs end-to-end tests in another kernel: virtual machines with one of Debian's kernels and nothing but the tests. They
+# are emulated (QEMU's TCG), so that they also run where there is no KVM. That is several times slower, so the tests are
+# dealt out to as many machines as there are processors here.
 #
 # usage: scripts/test-kernel.sh KERNEL TEST...
 #        scripts/test-kernel.sh --list
@@ -26,9 +27,9 @@ kernels() {
 # What tests start besides their own programs, what these load, and modules that the kernel is asked for.
 readonly PROGRAMS=(ip nft iptables-legacy iptables-legacy-restore iptables-legacy-save)
 readonly PLUGINS=(/usr/lib/x86_64-linux-gnu/xtables/libxt_{standard,tcp}.so)
-readonly MODULES=(cifs tcp_diag veth nf_tables nft_chain_nat nft_redir nft_ct iptable_filter xt_tcpudp)
+readonly MODULES=(cifs sctp dummy tcp_diag veth nf_tables nft_chain_nat nft_redir nft_ct iptable_filter xt_tcpudp)
 
-readonly BOOT_SECONDS=120 TEST_SECONDS=900
+readonly MACHINES=4 TEST_SECONDS=600 SECONDS_IN_ALL=2400
 
 TARGET=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 FOLDER=$TARGET/vm
@@ -41,9 +42,9 @@ main() {
     fi
     [ $# -ge 2 ] || die "usage: scripts/test-kernel.sh KERNEL TEST..."
     [ "$(uname -m)" = x86_64 ] || die "the kernels are for x86-64, and this is $(uname -m)"
-    local name=$1 pattern kernel skip
+    local name=$1 pattern kernel skip machine machines
     shift
-    read -r _ pattern skip < <(kernels | grep "^$name ") ||
+    read -r _ pattern skip < <(kernels | grep "^${name//./\\.} ") ||
         die "$name: no such kernel; there is $(kernels | cut -d' ' -f1 | paste -sd' ')"
     mkdir -p "$FOLDER"
     kernel=$(fetch "$pattern")
@@ -51,11 +52,30 @@ main() {
     root=$(mktemp -d "$FOLDER/root.XXXXXX")
     trap 'rm -rf "$root"' EXIT
     fill_root "$kernel" "$@"
-    init "$skip" "$@" >"$root/init"
+    init "$skip" >"$root/init"
     chmod +x "$root/init"
     (cd "$root" && find . | cpio --quiet -o -H newc -R 0:0) | gzip -1 >"$FOLDER/$name.initrd"
-    boot "$name" "$kernel" $((BOOT_SECONDS + $# * TEST_SECONDS)) | tee "$FOLDER/$name.log"
-    judge "$name" "$@" <"$FOLDER/$name.log"
+
+    machines=$(nproc)
+    machines=$((machines < MACHINES ? machines : MACHINES))
+    echo "test-kernel $name: $# test programs in $machines machines; see $FOLDER/$name.*.log"
+    rm -f "$FOLDER/$name".*.log
+    for ((machine = 0; machine < machines; machine++)); do
+        boot "$name" "$kernel" "$(share "$machine" "$machines" "$@")" >"$FOLDER/$name.$machine.log" &
+    done
+    wait
+    cat "$FOLDER/$name".*.log
+    judge "$name" "$machines" "$@"
+}
+
+# Every so manyth of the words, joined by commas.
+share() {
+    local machine=$1 machines=$2 i words=()
+    shift 2
+    for ((i = machine + 1; i <= $#; i += machines)); do
+        words+=("${!i}")
+    done
+    (IFS=, && echo "${words[*]}")
 }
 
 # Prints the folder of the unpacked kernel; downloads it if it is not there.
@@ -135,7 +155,7 @@ add() {
 
 add_modules() {
     local module
-    while read -r _ module; do
+    while read -r _ module _; do
         install -D -m 644 "$module" "$root/${module#"$1"/}"
     done < <(modprobe -a -d "$1" -S "$(release "$1")" --show-depends "${MODULES[@]}" | grep '^insmod ')
     cp "$1/lib/modules/$(release "$1")"/modules.{builtin*,order} "$root/lib/modules/$(release "$1")"
@@ -148,11 +168,10 @@ built() {
         sed -n 's/.*"kind":\["\(test\|bin\)"\].*"name":"\([^"]*\)","src_path".*"executable":"\([^"]*\)".*/\1 \2 \3/p'
 }
 
-# The machine's first process. Tests that are ignored elsewhere need a module that is here. busybox poweroff ends the
-# machine, and with it this script's waiting.
+# The machine's first process. Which tests are its own is on the kernel's command line. Tests that are ignored elsewhere
+# need a module that is here. busybox poweroff ends the machine, and with it this script's waiting.
 init() {
     local options=${1:+--skip ${1// / --skip }}
-    shift
     cat <<-INIT
 	#!/bin/busybox sh
 	/bin/busybox --install -s /bin
@@ -165,7 +184,7 @@ init() {
 	ip link set lo up
 	ulimit -H -n 1048576 # the kernel's own is smaller than on any distribution
 	echo "==== Linux \$(uname -r)"
-	for test in $*; do
+	for test in \$(sed 's/.*tests=\([^ ]*\).*/\1/; s/,/ /g' /proc/cmdline); do
 	    timeout -s KILL $TEST_SECONDS /tests/\$test --test-threads=1 --color=never --include-ignored $options 2>&1
 	    echo "==== \$test: status \$?, \$(cut -d. -f1 /proc/uptime) s after the start"
 	done
@@ -177,23 +196,24 @@ init() {
 
 # Nothing but a panic is printed by the kernel itself (loglevel=1): it would come between the tests' words.
 boot() {
-    timeout --kill-after=10 "$3" qemu-system-x86_64 -accel tcg -smp 2 -m 1G -nodefaults -no-user-config -no-reboot \
-        -display none -monitor none -serial stdio -kernel "$2/boot/vmlinuz-$(release "$2")" \
-        -initrd "$FOLDER/$1.initrd" -append "console=ttyS0 loglevel=1 panic=-1 oops=panic" </dev/null |
+    timeout --kill-after=10 "$SECONDS_IN_ALL" qemu-system-x86_64 -accel tcg -smp 2 -m 1G -nodefaults \
+        -no-user-config -no-reboot -display none -monitor none -serial stdio -kernel "$2/boot/vmlinuz-$(release "$2")" \
+        -initrd "$FOLDER/$1.initrd" -append "console=ttyS0 loglevel=1 panic=-1 oops=panic tests=$3" </dev/null |
         tr -d '\r' || true # what came of it is in the output
 }
 
-# Reads the machine's output. A test program that did not end by itself, or ran no test, is one failure.
+# Reads the machines' output. A test program that did not end by itself, or ran no test, is one failure.
 judge() {
-    local name=$1 log passed failed ended
-    shift
-    log=$(cat)
+    local name=$1 machines=$2 log passed failed ended
+    shift 2
+    log=$(cat "$FOLDER/$name".*.log)
     read -r passed failed ended < <(awk '/^test result: / { passed += $4; failed += $6; ended += $4 + $6 > 0 }
         END { print passed + 0, failed + 0, ended + 0 }' <<<"$log")
     failed=$((failed + $# - ended))
     echo "test-kernel $name: $passed passed, $failed failed"
-    grep -q '^==== end$' <<<"$log" || die "the machine did not get to its end; its output is in $FOLDER/$name.log"
-    ! grep -q '^==== kernel: ' <<<"$log" || die "the kernel warned; see $FOLDER/$name.log"
+    [ "$(grep -c '^==== end$' <<<"$log")" = "$machines" ] ||
+        die "a machine did not get to its end; the output is in $FOLDER/$name.*.log"
+    ! grep -q '^==== kernel: ' <<<"$log" || die "the kernel warned; see $FOLDER/$name.*.log"
     [ "$failed" = 0 ]
 }
 

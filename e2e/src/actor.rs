@@ -2,22 +2,19 @@
 //! call (`SCM_RIGHTS`) and is closed before the answer goes back. So the test holds every socket, and who calls is
 //! independent of whose socket it is.
 
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
-use std::mem::MaybeUninit;
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
-};
+use anyhow::{Context, Result};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::raw;
+use crate::programs::Started;
 use crate::sockets::PATIENCE;
+use crate::{passing, raw};
 
 /// A family of TCP sockets, by what they reach.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -81,7 +78,7 @@ pub const MOST_READ: usize = 64;
 #[derive(Debug)]
 pub struct Actor {
     line: OwnedFd,
-    process: Child,
+    _process: Started,
 }
 
 impl Actor {
@@ -89,35 +86,26 @@ impl Actor {
     pub fn start(command: &mut Command) -> Self {
         let (line, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .expect("a pair of sockets");
-        let process = command.stdin(Stdio::from(theirs)).spawn().expect("the actor starts");
-        Self { line, process }
+        Self { line, _process: Started::by(command.stdin(Stdio::from(theirs))) }
     }
 
     /// Has a call made, on this socket where there is one. Returns what came of it and the socket that it made.
     pub fn call(&self, call: &Call, socket: Option<BorrowedFd<'_>>) -> (Reply, Option<OwnedFd>) {
         let request = serde_json::to_vec(call).expect("calls are text");
-        write(self.line.as_fd(), &request, socket).expect("the actor lives");
-        let (reply, made) = read(self.line.as_fd()).expect("the actor answers").expect("the actor lives");
+        passing::send(&self.line, &request, socket).expect("the actor lives");
+        let (reply, made) = passing::receive(&self.line).expect("the actor answers").expect("the actor lives");
         (serde_json::from_slice(&reply).expect("a reply"), made)
-    }
-}
-
-impl Drop for Actor {
-    fn drop(&mut self) {
-        // Fails where it has ended by itself, which is as good.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
 /// Makes calls that come over standard input, until it ends.
 pub fn serve() -> Result<()> {
     let line = io::stdin();
-    while let Some((request, socket)) = read(line.as_fd())? {
+    while let Some((request, socket)) = passing::receive(&line).context("the line to the test")? {
         let call: Call = serde_json::from_slice(&request)?;
         let (reply, made) = perform(&call, socket.as_ref().map(AsFd::as_fd));
         drop(socket);
-        write(line.as_fd(), &serde_json::to_vec(&reply)?, made.as_ref().map(AsFd::as_fd))?;
+        passing::send(&line, &serde_json::to_vec(&reply)?, made.as_ref().map(AsFd::as_fd))?;
     }
     Ok(())
 }
@@ -211,35 +199,3 @@ fn forked(call: &Call, socket: BorrowedFd<'_>) -> io::Result<Reply> {
     child.wait()?;
     Ok(serde_json::from_str(&reply)?)
 }
-
-fn write(line: BorrowedFd<'_>, message: &[u8], socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let sockets = socket.as_slice();
-    if !sockets.is_empty() {
-        control.push(SendAncillaryMessage::ScmRights(sockets));
-    }
-    sendmsg(line, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
-/// `None`: the other side has closed the line.
-fn read(line: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Option<OwnedFd>)>> {
-    let mut message = vec![0; LONGEST];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let parts = &mut [IoSliceMut::new(&mut message)];
-    let received = recvmsg(line, parts, &mut control, RecvFlags::CMSG_CLOEXEC).context("the line to the test")?;
-    if received.bytes == 0 {
-        return Ok(None);
-    }
-    ensure!(received.bytes < LONGEST, "a message of more than {LONGEST} bytes");
-    let socket = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
-        _ => None,
-    });
-    message.truncate(received.bytes);
-    Ok(Some((message, socket)))
-}
-
-const LONGEST: usize = 64 * 1024;

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 
 pub use self::traces::{Process, Traces};
+use crate::programs::Started;
 use crate::sockets::{PATIENCE, until};
 
 /// The program: `$CARNET`, else the one that cargo has built beside the tests.
@@ -53,7 +54,7 @@ pub fn finish(command: &mut Command) -> Ended {
 
 /// A running `carnet run`. Killed when dropped; what it runs ends with it.
 pub struct Run {
-    child: Child,
+    child: Started,
     input: Option<ChildStdin>,
     output: Stream,
     errors: Stream,
@@ -75,8 +76,7 @@ impl Run {
     /// Starts a command with all three streams connected to the test.
     pub fn start(command: &mut Command) -> Self {
         let mount = Hierarchy::find().expect("a cgroup2 hierarchy").mount().to_owned();
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("carnet starts");
+        let mut child = Started::by(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let input = child.stdin.take();
         let output = Stream::new(child.stdout.take().expect("piped"));
         let errors = Stream::new(child.stderr.take().expect("piped"));
@@ -135,7 +135,7 @@ impl Run {
 
     /// Whether `carnet run` has ended.
     pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().expect("a child can be waited for").is_some()
+        self.child.ended().is_some()
     }
 
     /// Waits for its end, and sees that its cgroup has gone by then, unless it was killed and could not see to that.
@@ -211,14 +211,6 @@ impl Run {
         let result = act();
         drop(back);
         result
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        // Fails where it has ended, which is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

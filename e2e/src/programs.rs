@@ -1,12 +1,14 @@
 //! Programs that the tests run, and directories for their files.
 
 use std::ffi::OsString;
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs};
 
 use crate::command::finish;
+use crate::sockets::until;
 
 /// The path on which programs are looked for: what `scripts/install-deps.sh` has put below the target directory, the
 /// caller's, and where the system's daemons are.
@@ -44,6 +46,67 @@ pub fn succeed(command: &mut Command) -> String {
 /// A file in this crate's directory `foreign`: services, clients and origins in other languages.
 pub fn foreign(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign").join(file)
+}
+
+/// Compiles BPF programs in C, a file of this crate. The object.
+pub fn compile_bpf(source: &str) -> Vec<u8> {
+    let scratch = Scratch::new();
+    let object = scratch.file("object");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let machine = Path::new("/usr/include").join(format!("{}-linux-gnu", env::consts::ARCH));
+    let mut clang = Command::new(env::var_os("CLANG").unwrap_or_else(|| "clang".into()));
+    clang.args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", "-idirafter"]).arg(machine);
+    succeed(clang.arg("-c").arg(source).arg("-o").arg(&object));
+    fs::read(&object).expect("clang has written it")
+}
+
+/// A process that a test has started. Killed when dropped.
+#[derive(Debug)]
+pub struct Started(Child);
+
+impl Started {
+    /// Starts it.
+    pub fn by(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}")))
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("a child can be waited for")
+    }
+
+    /// Waits for its end, which must be a good one.
+    pub fn ends_well(mut self) {
+        let ended = until("a process to end", || self.ended());
+        assert!(ended.success(), "{ended}; its error is above");
+    }
+
+    /// SIGKILL, and waits until it is gone, its sockets too.
+    pub fn kill(&mut self) {
+        // Fails where it has ended by itself, which is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Deref for Started {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Started {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 /// A directory that goes away with this.

@@ -2,18 +2,19 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::programs::Started;
 use crate::sockets::until;
 
 /// A process that ends when this is dropped, or when the test process dies: its standard input ends then.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
+    child: Started,
+    output: BufReader<ChildStdout>,
 }
 
 /// A service started from the program `carnet-e2e-relay`.
@@ -30,8 +31,7 @@ pub struct Relay {
 impl Running {
     /// Starts a command with its standard input and output connected to the test.
     pub fn start(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program of the tests starts");
+        let mut child = Started::by(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let output = BufReader::new(child.stdout.take().expect("piped"));
         Self { child, output }
     }
@@ -51,7 +51,7 @@ impl Running {
 
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be waited for")
+        self.child.ended()
     }
 
     /// SIGSTOP, and waits until it stands.
@@ -67,9 +67,7 @@ impl Running {
 
     /// SIGKILL, and waits until it is gone, its sockets too.
     pub fn kill(&mut self) {
-        // Fails where it has ended by itself, which is as good.
-        let _ = self.child.kill();
-        self.child.wait().expect("a child can be waited for");
+        self.child.kill();
     }
 
     fn signal(&self, signal: Signal) {
@@ -79,12 +77,6 @@ impl Running {
     fn is_in_state(&self, wanted: char) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process lives");
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(wanted))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

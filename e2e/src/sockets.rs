@@ -60,6 +60,11 @@ pub fn connect_on(socket: Socket, to: &SockAddr) -> Result<TcpStream, i32> {
     }
 }
 
+/// IPv4 where it is an IPv4-mapped address.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Sends a few bytes through, one way and back, so that both ends are known to be connected to each other.
 pub fn assert_joined(a: &mut TcpStream, b: &mut TcpStream) {
     let mut buffer = [0; 5];

@@ -25,6 +25,7 @@ use anyhow::{Context, Result};
 use carnet_engine::cgroup::Hierarchy;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
+use rustix::termios::tcgetwinsize;
 
 use self::privileges::Process;
 use self::report::Report;
@@ -49,22 +50,23 @@ pub struct Arguments {
 
 /// Looks at everything and writes what it has found.
 pub fn doctor(arguments: Arguments) -> Result<ExitCode> {
-    let hierarchy = Hierarchy::find().ok();
-    let chosen = arguments.cgroup.as_deref().map(|path| place(hierarchy.as_ref(), path));
+    let found = Hierarchy::find();
+    let hierarchy = found.as_ref().ok();
+    let chosen = arguments.cgroup.as_deref().map(|path| place(hierarchy, path));
     let process = Process::of_caller().context("cannot read /proc/self/status")?;
 
     let mut report = Report::new();
-    let bpf = kernel::look(&mut report, hierarchy.as_ref(), &process);
+    let bpf = kernel::look(&mut report, hierarchy, &process);
     privileges::look(&mut report, &process);
-    cgroups::look(&mut report, hierarchy.as_ref(), &process);
-    if let Some(hierarchy) = &hierarchy {
+    cgroups::look(&mut report, found.as_ref(), &process);
+    if let Some(hierarchy) = hierarchy {
         programs::look(&mut report, hierarchy, chosen.as_deref(), bpf);
     }
     netfilter::look(&mut report);
     routes::look(&mut report);
     limits::look(&mut report);
 
-    let text = if arguments.json { report.json() } else { report.text() };
+    let text = if arguments.json { report.json() } else { report.text(width()) };
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("cannot write"),
         _ => {}
@@ -74,7 +76,7 @@ pub fn doctor(arguments: Arguments) -> Result<ExitCode> {
 
 /// The cgroup that was asked about: a directory of the hierarchy, or a path in it as `/proc/PID/cgroup` has it.
 fn place(hierarchy: Option<&Hierarchy>, path: &Path) -> PathBuf {
-    let fail = |why: String| crate::Cli::command().error(ErrorKind::ValueValidation, why).exit();
+    let fail = |why: String| usage().error(ErrorKind::ValueValidation, why).exit();
     let Some(hierarchy) = hierarchy else { fail("--cgroup: no cgroup2 hierarchy is mounted".into()) };
     let place = match path.strip_prefix(hierarchy.mount()) {
         Ok(_) => path.to_owned(),
@@ -86,6 +88,23 @@ fn place(hierarchy: Option<&Hierarchy>, path: &Path) -> PathBuf {
         _ => fail(format!("--cgroup: {} is no cgroup below {}", path.display(), hierarchy.mount().display())),
     }
 }
+
+/// The subcommand, so that it is its usage that a mistake is told with.
+fn usage() -> clap::Command {
+    let mut carnet = crate::Cli::command();
+    // Without this, subcommands do not know what they are called by.
+    carnet.build();
+    carnet.find_subcommand("doctor").cloned().unwrap_or(carnet)
+}
+
+/// Of the terminal, for text.
+fn width() -> usize {
+    let columns = tcgetwinsize(io::stdout()).map_or(0, |size| size.ws_col);
+    if columns == 0 { COLUMNS } else { columns.into() }
+}
+
+/// Where there is no terminal, or it does not say.
+const COLUMNS: usize = 80;
 
 const EXIT_PROBLEM: u8 = 1;
 

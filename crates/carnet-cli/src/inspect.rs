@@ -2,6 +2,7 @@
 //!
 //! It reports on standard output, a pipe to `carnet run`: one JSON object per line, see [`Message`].
 
+use std::ffi::CStr;
 use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -14,13 +15,15 @@ use clap::Args;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::stdio::stdout;
-use rustix::thread::set_no_new_privs;
+use rustix::thread::{set_name, set_no_new_privs};
 use serde::{Deserialize, Serialize};
 
 use crate::child::Place;
 
 /// Name of the subcommand.
 pub const NAME: &str = "__inspect";
+/// In `ps`, and as the program in another run's flow log. At most 15 bytes.
+const PROCESS_NAME: &CStr = c"carnet-inspect";
 
 #[derive(Args)]
 pub struct Arguments {
@@ -49,6 +52,8 @@ pub enum Message {
 
 /// Serves until it is killed.
 pub fn inspect(arguments: Arguments) -> Result<ExitCode> {
+    // Otherwise it is named after `/proc/self/exe`, by which it was started. Before threads, which inherit it.
+    set_name(PROCESS_NAME).context("cannot name the process")?;
     arguments.place.enter()?;
     set_no_new_privs(true).context("cannot give up gaining privileges")?;
     // Other processes of nobody's must not look into this one.

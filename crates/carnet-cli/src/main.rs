@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run(arguments) => run::run(arguments),
+        Command::Run(arguments) => run::run(arguments).map_err(point_to_doctor),
         Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Guardian => guardian::guard(),
         Command::Exec(arguments) => exec::exec(arguments),
@@ -27,6 +27,14 @@ fn main() -> ExitCode {
         run::complain(&one_line(&error));
         ExitCode::from(EXIT_SYSTEM)
     })
+}
+
+/// Whatever the system refuses the engine, `carnet doctor` knows more of than the error.
+fn point_to_doctor(error: anyhow::Error) -> anyhow::Error {
+    if !error.chain().any(|cause| cause.is::<carnet_engine::Error>()) {
+        return error;
+    }
+    anyhow::Error::msg(format!("{}. `carnet doctor` looks for what stands in the way", one_line(&error)))
 }
 
 /// What failed, with the causes behind it, unless an error has said its cause itself.
@@ -44,7 +52,7 @@ fn one_line(error: &anyhow::Error) -> String {
 
 /// Sends connections through inspecting services, each exactly once.
 #[derive(Parser)]
-#[command(name = "carnet", version, arg_required_else_help = true)]
+#[command(name = "carnet", version, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -67,9 +75,36 @@ const EXIT_SYSTEM: u8 = 3;
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use carnet_engine::cgroup::{Cgroup, Hierarchy};
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn what_the_engine_failed_at_is_the_doctors() {
+        let nowhere = Hierarchy::find().and_then(|hierarchy| Cgroup::open(&hierarchy, Path::new("/nowhere")));
+        let failed = anyhow::Error::new(nowhere.unwrap_err()).context("cannot begin");
+        let expected = format!("{}. `carnet doctor` looks for what stands in the way", one_line(&failed));
+        assert_eq!(one_line(&point_to_doctor(failed)), expected);
+
+        let other = anyhow::Error::msg("it does not listen").context("service a");
+        assert_eq!(one_line(&point_to_doctor(other)), "service a: it does not listen");
+    }
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        for name in ["run", "doctor"] {
+            let mut command = Cli::command().term_width(80);
+            command.build();
+            let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+            assert!(help.contains("Examples:") == (name == "run"));
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{name}: {line}");
+            }
+        }
+    }
 
     #[test]
     fn causes_are_said_once() {

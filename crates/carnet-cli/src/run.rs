@@ -75,7 +75,7 @@ pub struct Arguments {
     /// Refuse sockets that cannot be inspected: raw ones, packet sockets, UDP-Lite, SCTP and other rare kinds
     ///
     /// For raw and packet sockets socket() fails with EPERM: the command has no CAP_NET_RAW, not even as root. For other
-    /// kinds it fails with EACCES. TCP, UDP and ping sockets are as ever. Without this option the log tells of such
+    /// kinds it fails with EACCES. TCP and UDP sockets are as ever. Without this option the log tells of such
     /// sockets, packet sockets excepted.
     #[arg(long)]
     strict: bool,
@@ -127,7 +127,8 @@ enum Colour {
 const EXAMPLES: &str = "\
 Examples:
   sudo carnet run -- curl https://example.org/
-  sudo carnet run --through inspect --through 'mitmdump --mode transparent -p {port}' -- COMMAND
+  sudo carnet run --through inspect \\
+      --through 'mitmdump --mode transparent -p {port}' -- COMMAND
   sudo carnet run --json --log flows.json -- COMMAND";
 
 /// Runs the command. The result is its exit code, unless carnet could not do its work.

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
-/* What a connect() is decided with, and what is asked and done around the decision: interfaces, routes, other engines. */
+/* What a connect() is decided with, and what is done around the decision: interfaces, routes, other engines. */
 #ifndef CARNET_ATTEMPT_H
 #define CARNET_ATTEMPT_H
 
@@ -41,8 +41,8 @@ static __noinline int attempt_unbind(struct attempt *attempt)
 }
 
 /*
- * A connection that is not redirected goes by the interface which was asked for: that to which the program has bound the
- * socket, where an earlier redirect has undone it; or on a flow's last hop that of the flow's application.
+ * A connection that is not redirected goes by the interface which was asked for: that to which the program has bound
+ * the socket, where an earlier redirect has undone it; or on a flow's last hop that of the flow's application.
  */
 static __noinline bool attempt_bind(struct attempt *attempt)
 {
@@ -172,7 +172,7 @@ __noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
 		return BPF_CORE_READ(connection, first) != sock;
 	if (!sock || !BPF_CORE_READ_BITFIELD_PROBED(sock, sk_kern_sock))
 		return 0;
-	/* The TCP socket inside an AF_SMC one, or what is left of that where it has fallen back: it has the file then. */
+	/* The TCP socket inside an AF_SMC one, or the one that it has fallen back to, which has the file then. */
 	if (BPF_CORE_READ(sock, sk_socket, file))
 		return 0;
 	if (bpf_core_field_exists(((struct tcp_sock *)sock)->syn_smc) &&

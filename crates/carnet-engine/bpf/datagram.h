@@ -28,8 +28,10 @@ static __always_inline void datagram_describe(struct carnet_event *event, struct
 static __always_inline bool datagram_is_first(const struct carnet_destination *to)
 {
 	__u8 told = 1;
+	int err; /* not a long: until Linux 6.4 the upper half of what the helper returns is not the sign's */
 
-	return bpf_map_update_elem(&carnet_destinations, to, &told, BPF_NOEXIST) != -EEXIST;
+	err = bpf_map_update_elem(&carnet_destinations, to, &told, BPF_NOEXIST);
+	return err != -EEXIST;
 }
 
 /* sendto() with an address. */

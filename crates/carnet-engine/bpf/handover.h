@@ -49,7 +49,7 @@ static __always_inline bool handover_insert(const struct carnet_tuple *tuple, co
 {
 	const struct carnet_config *config = carnet_config_now();
 	__u32 *share = handover_share(entry->uid);
-	long err;
+	int err; /* not a long: until Linux 6.4 the upper half of what the helper returns is not the sign's */
 
 	if (!config || !share || *share >= config->handover_share)
 		return false;

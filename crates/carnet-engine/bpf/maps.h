@@ -104,7 +104,7 @@ struct {
 /*
  * What goes from a redirected socket to the one that accepts it. The hand-over is the only map with an entry per flow,
  * from the SYN until the listener's socket takes it. Its key is the connection as the client sees it, with the SYN's
- * sequence number: where a port is used again at once, the packets of the connection before it may be on their way still.
+ * sequence number: where a port is used again at once, packets of the connection before it may still be on their way.
  */
 struct carnet_tuple {
 	__u64 netns;
@@ -134,8 +134,8 @@ struct {
 
 /*
  * Hand-overs in flight by uid, so that nobody can take the whole table: a service that has stopped leaves half-open
- * connections behind for minutes. Uids are spread over a fixed array, since entries that come and go could be deleted by
- * one CPU while another counts them up; two uids in one place share.
+ * connections behind for minutes. Uids are spread over a fixed array, since entries that come and go could be deleted
+ * by one CPU while another counts them up; two uids in one place share.
  */
 #define CARNET_SHARES 1024
 
@@ -170,7 +170,7 @@ struct carnet_sock {
 	__u32                  verdict;
 	__u32                  dialer;     /* handle of the provider that made it */
 	__u32                  flight;     /* index of its flight + 1, or 0 */
-	__u32                  ifindex;    /* interface to which the program had bound it, and which a redirect undid, or 0 */
+	__u32                  ifindex;    /* interface to which it was bound before a redirect, or 0 */
 	__u32                  isn;        /* of the SYN that brings the record */
 };
 
@@ -182,8 +182,8 @@ struct {
 } carnet_socks SEC(".maps");
 
 /*
- * What is known of a socket, or NULL. Programs see an MPTCP connection's subflows, each a TCP socket, but the sockets of
- * processes are the connection: what is known is kept there.
+ * What is known of a socket, or NULL. Programs see an MPTCP connection's subflows, each a TCP socket, but the sockets
+ * of processes are the connection: what is known is kept there.
  */
 static __always_inline struct carnet_sock *sock_known(struct bpf_sock *sk, __u64 flags)
 {

@@ -340,7 +340,7 @@ int carnet_setsockopt(struct bpf_sockopt *ctx)
 
 	if (level != SOL_CARNET || optname != CARNET_RECORDS)
 		return 1;
-	/* Taken already by another engine, or refused by another program. But an engine's ESTALE may be for our record. */
+	/* Taken by another engine already, or refused by a program. But an engine's ESTALE may be for our record. */
 	before = bpf_get_retval();
 	if (optlen == -1 || (before && before != -ESTALE))
 		return 1;

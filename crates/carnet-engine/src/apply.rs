@@ -50,7 +50,8 @@ pub const PRIVATE_TWINS: &[Twin] = &[
     ),
 ];
 
-/// Deepest owner's cgroup the kernel program looks for (LINEAGE_LEVELS in bpf/owner.h).
+/// How deep in the hierarchy, where the root is 0, an owner's cgroup may be: the kernel program looks at so many of a
+/// socket's cgroups and no more (LINEAGE_LEVELS in bpf/owner.h). [`Engine::apply`] refuses a policy with a deeper one.
 pub const DEEPEST_OWNER: u32 = 11;
 
 impl Engine {

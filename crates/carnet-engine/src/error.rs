@@ -72,7 +72,8 @@ impl fmt::Display for Error {
         match &self.kind {
             ErrorKind::NoPrivilege => f.write_str(". Run it as root (sudo)"),
             ErrorKind::NoCgroup2 => f.write_str(
-                ". Mount one: mount -t cgroup2 none /sys/fs/cgroup (or boot with systemd's unified hierarchy)",
+                ". Mount one: mount -t cgroup2 none /sys/fs/cgroup (or boot with systemd's unified hierarchy). \
+                 `ip netns exec` hides it: use nsenter --net=/run/netns/NAME",
             ),
             ErrorKind::MissingFeature(detail) => {
                 write!(

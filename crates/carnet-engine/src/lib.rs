@@ -5,8 +5,9 @@
 //! ```
 //!
 //! The engine is the only part of Carnet that opens BPF objects and the only one that needs privileges
-//! (`CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`, and write access to the cgroup hierarchy). Nothing is pinned: the
-//! programs stay attached while somebody holds the links' descriptors, see [`Engine::link_fds`].
+//! (`CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`, and write access to the cgroup hierarchy). With `CAP_SYS_ADMIN` it also
+//! finds the other engines of the host, without which two break each other: see [`Engine::knows_other_engines`].
+//! Nothing is pinned: the programs stay attached while somebody holds the links' descriptors, see [`Engine::link_fds`].
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
@@ -18,6 +19,7 @@ mod error;
 mod events;
 mod listeners;
 mod load;
+mod netlink;
 mod routes;
 
 pub use apply::DEEPEST_OWNER;

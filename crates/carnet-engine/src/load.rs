@@ -15,6 +15,15 @@ use crate::cgroup::Cgroup;
 use crate::{Error, ErrorKind, EventReader};
 
 /// What can be chosen before the programs are loaded.
+///
+/// There will be more of it. Name what you choose, and take the rest as it is:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let options = carnet_engine::Options { refused_for: Duration::ZERO, ..carnet_engine::Options::default() };
+/// assert_eq!(options.engine_id, None);
+/// ```
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Instance id; `None`: random. Only tests choose one.
@@ -54,6 +63,8 @@ pub struct Engine {
     pub(crate) config: Config,
     /// Keys of the contexts of each policy slot.
     pub(crate) contexts: [Vec<u32>; 2],
+    /// See [`Engine::knows_other_engines`].
+    knows_others: bool,
 }
 
 /// Programs that are loaded for tests only.
@@ -84,6 +95,7 @@ impl Engine {
         }
         // Held until the map is there, so that two engines that start at once do not make one each.
         let _turn = claims::share(&mut open)?;
+        let knows_others = claims::may_look();
         for mut program in open.progs_mut() {
             if program.name() == ASK || program.name() == COUNT_SOCKS {
                 program.set_autoload(options.for_test);
@@ -99,7 +111,7 @@ impl Engine {
             handover_share: options.handover_share.unwrap_or((options.handover_entries / 4).max(1)),
             ..Config::default()
         };
-        let engine = Self { object, links: Vec::new(), config, contexts: Default::default() };
+        let engine = Self { object, links: Vec::new(), config, contexts: Default::default(), knows_others };
         engine.write_key(0, 1)?;
         engine.write_config()?;
         engine.update_local_addresses()?;
@@ -109,6 +121,13 @@ impl Engine {
     /// Instance id, the `engine` field of every record.
     pub fn id(&self) -> u64 {
         self.config.engine
+    }
+
+    /// Whether this engine could look for those that were on the host before it. If not, and there is one that governs
+    /// the same connections, each takes the other's redirects for an application's connections, and both break them.
+    /// It takes `CAP_SYS_ADMIN`. Nor can those that are loaded later count on finding this one: there may be two maps then.
+    pub fn knows_other_engines(&self) -> bool {
+        self.knows_others
     }
 
     /// New records are tagged with a new key; those made with the one before are accepted as long as they are fresh.
@@ -258,6 +277,11 @@ pub fn missing_capabilities() -> Option<String> {
     let missing = NEEDED.iter().filter(|&&(_, bit)| !has(bit) && (bit < 38 || !has(CAP_SYS_ADMIN)));
     let names = missing.map(|&(name, _)| name).collect::<Vec<_>>();
     (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Whether an engine of this process's would know of those there are: see [`Engine::knows_other_engines`].
+pub fn knows_other_engines() -> bool {
+    claims::may_look()
 }
 
 /// libbpf writes its reasons to a callback, never into its errors. The callback is process-wide and has no argument, so

@@ -13,9 +13,9 @@ use libbpf_rs::{ObjectBuilder, OpenObject};
 
 pub use self::attached::{Attached, Hook, Mode, Program, attached};
 pub use self::features::{Feature, Need, features};
-pub use self::holders::{Holder, holders, program_of_descriptor};
+pub use self::holders::{Holder, holders};
 use crate::cgroup::{Cgroup, Hierarchy};
-pub use crate::load::missing_capabilities;
+pub use crate::load::{knows_other_engines, missing_capabilities};
 use crate::{Engine, Error, Options, load};
 
 /// Loads Carnet's programs and lets go of them. Makes nothing: the cgroup that an engine is told to govern is, here, the

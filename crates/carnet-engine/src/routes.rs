@@ -8,22 +8,22 @@ mod entries;
 mod local;
 mod map;
 mod message;
-mod netlink;
+mod notices;
 mod prefix;
 mod read;
 mod table;
+mod watch;
 
 use std::fmt;
-use std::io::{self, PipeReader, PipeWriter, pipe};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, PipeWriter, pipe};
+use std::mem;
+use std::os::fd::OwnedFd;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use libbpf_rs::{MapHandle, ProgramInput};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use self::map::Tables;
+use self::watch::{Mirror, Watch};
 use crate::{Engine, Error, ErrorKind};
 
 /// This network namespace's routes. [`Routes::watch`] puts them in force and keeps them current.
@@ -31,7 +31,6 @@ pub struct Routes {
     notices: OwnedFd,
     tables: Tables,
     local: MapHandle,
-    told: [bool; 3],
 }
 
 /// Keeps the mirror current, on a thread of its own, until it is dropped. Then no route is known any more, and every
@@ -47,7 +46,7 @@ pub struct RouteWatch {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RouteNotice {
-    /// The routes cannot be read, or not be written for the kernel program. It is tried again.
+    /// The routes or their changes cannot be read, or not be written for the kernel program. It is tried again.
     Unknown(Error),
     /// More routes than the map has room for: some destinations without a route are taken for reachable.
     Coarse,
@@ -58,12 +57,14 @@ pub enum RouteNotice {
 impl Engine {
     /// Opens a mirror of the routes of the calling thread's network namespace. Without one nothing is known of routes,
     /// and every destination counts as reachable.
+    ///
+    /// [`Routes::watch`] reads in the namespace of the thread that calls it, which must be the same one.
     pub fn routes(&self) -> Result<Routes, Error> {
         // Before the first reading, so that no change is missed.
         let notices =
-            netlink::subscribe().map_err(|error| Error::io("cannot subscribe to changes of routes", error))?;
+            notices::subscribe().map_err(|error| Error::io("cannot subscribe to changes of routes", error))?;
         let tables = Tables::of(self, self.netns()?)?;
-        Ok(Routes { notices, tables, local: self.map_handle("carnet_local")?, told: [false; 3] })
+        Ok(Routes { notices, tables, local: self.map_handle("carnet_local")? })
     }
 
     /// Tells the kernel program this host's addresses, by which a wildcard listener can be dialled. [`Engine::load`]
@@ -85,101 +86,68 @@ impl Engine {
 }
 
 impl Routes {
-    /// Puts the routes in force before it returns, and keeps them current from then on.
-    pub fn watch(mut self, mut tell: impl FnMut(RouteNotice) + Send + 'static) -> Result<RouteWatch, Error> {
+    /// Puts the routes in force before it returns, and keeps them current from then on. Call it in the network namespace
+    /// that [`Engine::routes`] was called in.
+    pub fn watch(self, tell: impl FnMut(RouteNotice) + Send + 'static) -> Result<RouteWatch, Error> {
         let failed = |error| Error::io("cannot start to watch the routes", error);
         let (stopped, stop) = pipe().map_err(failed)?;
-        self.refresh(&mut tell);
-        let run = move || self.run(&stopped, &mut tell);
+        let mut keeper = Keeper { tables: self.tables, local: self.local, told: Told::default(), tell };
+        keeper.refresh();
+        let watch = Watch::new(keeper, self.notices, notices::subscribe);
+        let run = move || watch.run(&stopped);
         let thread = thread::Builder::new().name("carnet-routes".into()).spawn(run).map_err(failed)?;
         Ok(RouteWatch { thread: Some(thread), stop: Some(stop) })
     }
+}
 
-    fn run(mut self, stopped: &PipeReader, tell: &mut dyn FnMut(RouteNotice)) {
-        let mut due: Option<Due> = None;
-        let mut not_before = Instant::now();
-        loop {
-            match self.wait(stopped, due) {
-                Ok(Woken::Changed) => {
-                    // What is in force may be wrong from here on, and what has a route must not be refused.
-                    let _ = self.tables.forget();
-                    if due.is_none_or(|due| due.is_second) {
-                        due = Some(Due { at: Instant::now().max(not_before), is_second: false });
-                    }
-                }
-                Ok(Woken::Due) => {
-                    let began = Instant::now();
-                    let good = self.refresh(tell);
-                    // Large tables take long to read, and some change all the time: a fifth of a processor at most.
-                    let pause = PAUSE.max(4 * began.elapsed());
-                    not_before = Instant::now() + pause;
-                    let wait = if good { SETTLED.max(pause) } else { RETRY };
-                    let is_over = good && due.is_none_or(|due| due.is_second);
-                    due = (!is_over).then(|| Due { at: Instant::now() + wait, is_second: true });
-                }
-                Ok(Woken::Stopped) => break,
-                Err(error) => {
-                    tell(RouteNotice::Unknown(Error::io("cannot wait for changes of routes", error)));
-                    break;
-                }
-            }
-        }
+/// Writes what the kernel program knows of routes, and says what it cannot.
+struct Keeper<T> {
+    tables: Tables,
+    local: MapHandle,
+    told: Told,
+    tell: T,
+}
+
+/// What has been told and is not over.
+#[derive(Default)]
+struct Told {
+    unknown: bool,
+    coarse: bool,
+    addresses_left_out: bool,
+}
+
+impl<T: FnMut(RouteNotice)> Mirror for Keeper<T> {
+    fn forget(&mut self) {
         let _ = self.tables.forget();
     }
 
-    fn wait(&self, stopped: &PipeReader, due: Option<Due>) -> io::Result<Woken> {
-        loop {
-            let left = due.map(|due| due.at.saturating_duration_since(Instant::now()));
-            // Rounded up, so that it does not wake before.
-            let round_up = |left| PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-            let timeout = left.map_or(PollTimeout::NONE, round_up);
-            let mut fds = [stopped.as_fd(), self.notices.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            match poll(&mut fds, timeout) {
-                Ok(_) => {}
-                Err(Errno::EINTR) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            let ready = |place: usize| fds[place].any().unwrap_or(true);
-            if ready(0) {
-                return Ok(Woken::Stopped);
-            }
-            // Comes before further notices, which may never end.
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(Woken::Due);
-            }
-            if ready(1) {
-                netlink::drain(&self.notices)?;
-                return Ok(Woken::Changed);
-            }
+    fn refresh(&mut self) -> bool {
+        let (is_coarse, mut unknown) = match self.read() {
+            Ok(is_coarse) => (is_coarse, None),
+            Err(error) => (false, Some(error)),
+        };
+        if unknown.is_some() {
+            self.forget();
         }
-    }
-
-    /// Reads everything and puts it in force. Whether that went well; if not, nothing is known.
-    fn refresh(&mut self, tell: &mut dyn FnMut(RouteNotice)) -> bool {
-        let mut notices = [None, None, None];
-        match self.read() {
-            Ok(is_coarse) => notices[0] = is_coarse.then_some(RouteNotice::Coarse),
-            Err(error) => notices[1] = Some(RouteNotice::Unknown(error)),
-        }
-        let good = notices[1].is_none();
-        if !good {
-            let _ = self.tables.forget();
-        }
-        match local::update(&self.local) {
-            Ok(0) => {}
-            Ok(count) => notices[2] = Some(RouteNotice::AddressesLeftOut(count)),
-            Err(error) => notices[1] = Some(RouteNotice::Unknown(error)),
-        }
-        for (notice, told) in notices.into_iter().zip(&mut self.told) {
-            let is_new = notice.is_some() && !*told;
-            *told = notice.is_some();
-            if let Some(notice) = notice.filter(|_| is_new) {
-                tell(notice);
-            }
-        }
+        let left_out = local::update(&self.local).unwrap_or_else(|error| {
+            unknown = Some(error);
+            0
+        });
+        let good = unknown.is_none();
+        let left_out = (left_out > 0).then_some(RouteNotice::AddressesLeftOut(left_out));
+        say(&mut self.told.coarse, is_coarse.then_some(RouteNotice::Coarse), &mut self.tell);
+        say(&mut self.told.unknown, unknown.map(RouteNotice::Unknown), &mut self.tell);
+        say(&mut self.told.addresses_left_out, left_out, &mut self.tell);
         good
     }
 
+    fn deaf(&mut self, error: io::Error) {
+        let error = Error::io("cannot wait for changes of routes", error);
+        say(&mut self.told.unknown, Some(RouteNotice::Unknown(error)), &mut self.tell);
+    }
+}
+
+impl<T> Keeper<T> {
     /// Whether the tables are coarse.
     fn read(&mut self) -> Result<bool, Error> {
         let mut tries = 0;
@@ -197,18 +165,12 @@ impl Routes {
     }
 }
 
-/// A reading that is to come.
-#[derive(Clone, Copy)]
-struct Due {
-    at: Instant,
-    /// The kernel gives notice of an interface that goes down before its routes have gone, so a second reading follows.
-    is_second: bool,
-}
-
-enum Woken {
-    Changed,
-    Due,
-    Stopped,
+/// Tells it, unless it has been told already. `None`: it is over.
+fn say(told: &mut bool, notice: Option<RouteNotice>, tell: &mut impl FnMut(RouteNotice)) {
+    let was_told = mem::replace(told, notice.is_some());
+    if let Some(notice) = notice.filter(|_| !was_told) {
+        tell(notice);
+    }
 }
 
 impl Drop for RouteWatch {
@@ -238,7 +200,8 @@ impl fmt::Display for RouteNotice {
             ),
             Self::AddressesLeftOut(count) => write!(
                 f,
-                "this host has {count} addresses more than Carnet can keep: dial services that listen on all addresses by                  127.0.0.1 or ::1"
+                "this host has {count} addresses more than Carnet can keep: dial services that listen on all addresses by \
+                 127.0.0.1 or ::1"
             ),
         }
     }
@@ -246,10 +209,29 @@ impl fmt::Display for RouteNotice {
 
 /// In bpf/netns.h.
 const NETNS: &str = "carnet_netns";
-/// Between two readings.
-const PAUSE: Duration = Duration::from_millis(20);
-/// After which what a notice was about has happened.
-const SETTLED: Duration = Duration::from_millis(200);
-const RETRY: Duration = Duration::from_secs(5);
 /// Readings that somebody's changes may spoil.
 const TRIES: u32 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_are_sentences_without_gaps() {
+        let error = || Error::io("cannot read the routes", io::ErrorKind::OutOfMemory.into());
+        for notice in [RouteNotice::Unknown(error()), RouteNotice::Coarse, RouteNotice::AddressesLeftOut(3)] {
+            let text = notice.to_string();
+            assert!(!text.contains("  ") && !text.contains('\n'), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_been_told_is_told_again_once_it_was_over() {
+        let mut told = false;
+        let mut count = 0;
+        for (is_so, expected) in [(true, 1), (true, 1), (false, 1), (true, 2), (true, 2)] {
+            say(&mut told, is_so.then_some(RouteNotice::Coarse), &mut |_| count += 1);
+            assert_eq!(count, expected);
+        }
+    }
+}

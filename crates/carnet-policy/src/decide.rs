@@ -62,6 +62,7 @@ pub enum Verdict {
 
 /// Why. The numbers are those of the kernel program, which knows further reasons outside the decision.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 #[repr(u32)]
 pub enum Reason {
     /// A filter said so, or the listener may be dialled.

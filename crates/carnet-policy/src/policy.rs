@@ -71,6 +71,7 @@ pub enum Service {
 
 /// What a dead provider means for the connections it should have had.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum OnDead {
     /// Refused.
     Closed,
@@ -79,10 +80,12 @@ pub enum OnDead {
 }
 
 /// Where a service can go on to.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Reach {
     /// Where this host has a route to: it dials destinations itself. Connections to elsewhere fail at `connect()` with
     /// the errno they would have had without the service, and so do those to where a flow has just been refused.
+    #[default]
     Routes,
     /// Anywhere: it goes on by a proxy or a tunnel of its own.
     Anywhere,
@@ -90,6 +93,7 @@ pub enum Reach {
 
 /// Whose listeners and outgoing connections are a provider's.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
 pub enum Owner {
     /// Everything in a cgroup or below it.
     Cgroup {

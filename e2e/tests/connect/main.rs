@@ -9,7 +9,7 @@ mod special;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use carnet::Redirect;
-use carnet_e2e::sockets::{accept, assert_joined};
+use carnet_e2e::sockets::{accept, assert_joined, canonical};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// A socket by what it can reach.
@@ -45,14 +45,6 @@ fn assert_redirected(listener: &TcpListener, client: &mut TcpStream, destination
     assert_eq!(client.peer_addr().expect("connected"), destination, "getpeername() answers as was asked");
     assert_joined(client, &mut accepted);
     accepted
-}
-
-/// IPv4 where it is an IPv4-mapped address.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        v4 @ IpAddr::V4(_) => SocketAddr::new(v4, address.port()),
-        IpAddr::V6(_) => address,
-    }
 }
 
 /// The IPv4-mapped form.

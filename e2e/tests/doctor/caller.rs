@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use carnet_e2e::Sandbox;
 use carnet_e2e::command::carnet;
 use carnet_e2e::programs::Scratch;
 use carnet_e2e::raw::NOBODY;
 use carnet_engine::cgroup::Hierarchy;
+use serde_json::Value;
 
 use crate::{asked, doctor};
 
@@ -19,6 +21,8 @@ fn root_gets_an_answer() {
     answer.assert_says("capabilities", "ok", &[]);
     answer.assert_says("cgroup2", "ok", &[Hierarchy::find().unwrap().mount().to_str().unwrap()]);
     answer.assert_says("cgroups-creatable", "ok", &[]);
+    // Where there are both versions, nothing is to be done about it.
+    assert!(answer.all("cgroup2-hybrid").iter().all(|finding| finding["level"] == "ok"));
     assert_eq!(answer.code, 0, "{:#}", answer.report);
 }
 
@@ -49,6 +53,32 @@ fn root_without_capabilities_is_a_problem() {
     let answer = asked(&mut command);
     answer.assert_says("capabilities-missing", "problem", &["root", "CAP_BPF", "CAP_PERFMON"]);
     assert_eq!(answer.code, 1);
+}
+
+/// The three capabilities that Carnet needs are enough for all of this but one thing, which is told.
+#[test]
+fn without_sys_admin_programs_have_their_names_and_other_engines_are_hidden() {
+    let sandbox = Sandbox::new();
+    let place = sandbox.app_cgroup().path().to_str().unwrap();
+    let without = "-sys_admin";
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", without, "--inh-caps", without]).arg(carnet());
+    let answer = asked(command.args(["doctor", "--cgroup", place]));
+    answer.assert_says("capabilities", "ok", &[]);
+    let hidden = answer.assert_says("engines-hidden", "warning", &["other engines"]);
+    assert!(hidden["do"].as_str().unwrap().contains("CAP_SYS_ADMIN"), "{hidden:#}");
+    let engine = answer.assert_says("other-engine", "note", &["carnet_connect4", "carnet_sockops"]);
+    assert_eq!(engine["details"]["programs"][0]["uid"], 0);
+    assert_eq!(answer.code, 0);
+
+    let all = doctor(&["--cgroup", place]);
+    assert_eq!(all.all("engines-hidden").len(), 0);
+    assert_eq!(names(all.one("other-engine")), names(engine), "root is told the same ones");
+}
+
+fn names(finding: &Value) -> Vec<&str> {
+    let programs = finding["details"]["programs"].as_array().unwrap();
+    programs.iter().map(|program| program["name"].as_str().unwrap()).collect()
 }
 
 #[test]

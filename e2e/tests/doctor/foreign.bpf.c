@@ -30,4 +30,32 @@ int own_egress(struct __sk_buff *skb)
 	return 1;
 }
 
+struct seq_file;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct cgroup;
+
+struct bpf_iter__cgroup {
+	struct bpf_iter_meta *meta;
+	struct cgroup        *cgroup;
+};
+
+#pragma clang attribute pop
+
+/* As many bytes for each cgroup. */
+SEC("iter/cgroup")
+int own_listing(struct bpf_iter__cgroup *ctx)
+{
+	char bytes[64] = {};
+
+	if (ctx->cgroup)
+		bpf_seq_write(ctx->meta->seq, bytes, sizeof(bytes));
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

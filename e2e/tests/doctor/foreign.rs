@@ -1,11 +1,9 @@
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
-use std::process::Command;
 
-use carnet_e2e::programs::{Scratch, succeed};
+use carnet_e2e::programs::compile_bpf;
 use carnet_e2e::raw;
 use carnet_engine::cgroup::Cgroup;
-use libbpf_rs::{Link, Object, ObjectBuilder};
+use libbpf_rs::{CgroupIterOpts, CgroupIterOrder, Iter, IterOpts, Link, Object, ObjectBuilder};
 
 /// Programs of somebody else, loaded: `foreign.bpf.c`. Gone when dropped, but for those without a link, which go with
 /// their cgroup.
@@ -17,14 +15,8 @@ pub struct Foreign {
 impl Foreign {
     /// Compiles and loads them.
     pub fn load() -> Self {
-        let scratch = Scratch::new();
-        let object = scratch.file("foreign.bpf.o");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/doctor/foreign.bpf.c");
-        let machine = format!("/usr/include/{}-linux-gnu", std::env::consts::ARCH);
-        let mut clang = Command::new(std::env::var_os("CLANG").unwrap_or_else(|| "clang".into()));
-        clang.args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", "-idirafter", &machine]);
-        succeed(clang.arg("-c").arg(source).arg("-o").arg(&object));
-        let open = ObjectBuilder::default().open_file(&object).expect("an object");
+        let object = compile_bpf("tests/doctor/foreign.bpf.c");
+        let open = ObjectBuilder::default().open_memory(&object).expect("an object");
         Self { object: open.load().expect("the programs load"), links: Vec::new() }
     }
 
@@ -42,11 +34,22 @@ impl Foreign {
         let program = self.object.progs().find(|program| program.name() == name).expect("a program of that name");
         raw::attach_without_link(&program, cgroup, hook, flags).expect("attach");
     }
+
+    /// A walk from this cgroup up to the root with the program that writes [`LISTED_BYTES`] for each.
+    pub fn listing(&self, from: &Cgroup) -> Iter {
+        let program = self.object.progs_mut().find(|program| program.name() == "own_listing").expect("the iterator");
+        let mut options = CgroupIterOpts::from_fd(from.as_fd());
+        options.order = CgroupIterOrder::AncestorsUp;
+        let link = program.attach_iter_with_opts(IterOpts::Cgroup(options)).expect("attach");
+        Iter::new(&link).expect("a walk")
+    }
 }
 
 fn link_program(link: &Link) -> u32 {
     link.info().expect("a link tells its program").prog_id
 }
+
+pub const LISTED_BYTES: usize = 64;
 
 pub const CONNECT4: u32 = 10;
 pub const GETSOCKOPT: u32 = 21;

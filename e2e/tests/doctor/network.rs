@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use carnet_e2e::command::{carnet_run, finish};
+use carnet_e2e::command::{carnet, carnet_run, finish};
 use carnet_e2e::netns::{alone, ip, with_neighbour};
-use carnet_e2e::programs::{program, require, succeed};
+use carnet_e2e::programs::{Scratch, program, require, succeed};
 use nix::sched::{CloneFlags, unshare};
 
-use crate::doctor;
+use crate::{asked, doctor};
 
 #[test]
 fn a_redirect_of_local_connections_is_named() {
@@ -37,6 +38,41 @@ fn a_redirect_of_local_connections_is_named() {
         );
         assert_eq!((answer.code, answer.all("nat-none").len()), (0, 0));
     });
+}
+
+#[test]
+fn what_a_tool_does_not_show_is_told() {
+    let scratch = Scratch::new();
+    let path = format!("{}:{}", scratch.file("").display(), std::env::var("PATH").unwrap());
+    let ask = || asked(Command::new(carnet()).arg("doctor").env("PATH", &path));
+    let tool = |name: &str, script: &str| {
+        let file = scratch.file(name);
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    tool("nft", "echo 'Error: JSON support not compiled-in' >&2; exit 1");
+    for name in ["iptables-save", "ip6tables-save"] {
+        tool(name, "printf '*nat\\n:OUTPUT ACCEPT [0:0]\\n-A OUTPUT -p tcp -j REDIRECT --to-ports 15001\\nCOMMIT\\n'");
+    }
+    tool("ip", "echo 'ip: unrecognized option: j' >&2; exit 1");
+    let answer = ask();
+    answer.assert_says("nat-hidden", "warning", &["nft: Error: JSON support", "only what iptables-save"]);
+    let tools: Vec<_> = answer.all("nat-output").iter().map(|finding| &finding["details"]["source"]).collect();
+    assert_eq!(tools, ["iptables", "ip6tables"], "what was seen is told, too");
+    answer.assert_says("marks-hidden", "warning", &["unrecognized option"]);
+    assert_eq!((answer.all("nat-none").len(), answer.all("mark-routing").len(), answer.code), (0, 0, 0));
+
+    for (name, said) in [("nft", "nft: its JSON"), ("ip", "ip: its JSON")] {
+        tool(name, "echo something else");
+        let id = if name == "ip" { "marks-hidden" } else { "nat-hidden" };
+        ask().assert_says(id, "warning", &[said]);
+    }
+    for name in ["iptables-save", "ip6tables-save"] {
+        tool(name, "exit 1");
+    }
+    let answer = ask();
+    answer.assert_says("nat-hidden", "warning", &["nft: its JSON"]);
+    assert_eq!((answer.all("nat-none").len(), answer.all("nat-output").len(), answer.code), (0, 0, 0));
 }
 
 #[test]

@@ -15,22 +15,25 @@ fn text_says_the_same_as_json() {
     let lasts = |finding: &&serde_json::Value| !finding["id"].as_str().unwrap().starts_with("run-");
     let findings: Vec<_> = answer.report["findings"].as_array().unwrap().iter().filter(lasts).collect();
     assert!(findings.iter().any(|finding| finding["level"] == "note"), "{findings:#?}");
-    let mut lines = ended.output.lines().peekable();
+    assert!(ended.output.lines().all(|line| line.chars().count() <= 80 || !line.trim().contains(' ')), "{ended:?}");
+    let joined = unwrapped(&ended.output);
+    let mut lines = joined.iter().map(|line| &line[..]).peekable();
     let mut area = "";
     let mut seen = 0;
     while let Some(line) = lines.next() {
         if let Some(text) = line.strip_prefix("  ") {
             let (level, what) = text.split_once(' ').unwrap();
             if what.contains("carnet.run-") {
-                lines.next();
+                lines.next_if(|line| line.starts_with(ACTION));
                 continue;
             }
             let is_it = |finding: &&&serde_json::Value| finding["area"] == area && finding["what"] == what.trim_start();
             let finding = findings.iter().find(is_it).unwrap_or_else(|| panic!("{line} is not in {findings:#?}"));
             assert_eq!(finding["level"], level);
-            if level != "ok" {
-                let action = lines.next().unwrap().strip_prefix("           do: ").unwrap();
-                assert_eq!(finding["do"], action);
+            let action = lines.next_if(|line| line.starts_with(ACTION)).map(|line| &line[ACTION.len()..]);
+            match finding["do"].as_str().unwrap() {
+                "" | "Nothing" => assert_eq!(action, None),
+                expected => assert_eq!(action, Some(expected)),
             }
             seen += 1;
         } else if lines.peek().is_some() {
@@ -61,6 +64,8 @@ fn a_cgroup_that_is_none_is_a_wrong_command_line() {
         let ended = plain(&["doctor", "--cgroup", path]);
         assert_eq!(ended.code, 2, "{path}: {ended:?}");
         assert!(ended.errors.contains("--cgroup") && ended.output.is_empty(), "{path}: {ended:?}");
+        // Of no value at all it is the parser that tells, without the usage.
+        assert!(path.is_empty() || ended.errors.contains("Usage: carnet doctor "), "{path}: {ended:?}");
     }
     // As /proc/PID/cgroup has it.
     assert_eq!(plain(&["doctor", "--cgroup", "/"]).code, 0);
@@ -73,6 +78,21 @@ fn a_reader_who_goes_away_is_no_failure() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
 }
+
+/// Lines that go on below their beginning, as one.
+fn unwrapped(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let goes_on = line.starts_with("           ") && !line.starts_with(ACTION);
+        match lines.last_mut() {
+            Some(last) if goes_on => *last += &format!(" {}", line.trim_start()),
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines
+}
+
+const ACTION: &str = "           do: ";
 
 fn plain(arguments: &[&str]) -> Ended {
     finish(Command::new(carnet()).args(arguments))

@@ -1,5 +1,6 @@
 //! Programs of others, and whether what is said of them is so.
 
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 
 use carnet_e2e::command::{carnet, finish};
@@ -7,7 +8,7 @@ use carnet_e2e::{Ground, Sandbox, enter};
 use carnet_engine::cgroup::Cgroup;
 use carnet_engine::{Engine, Error, Options};
 
-use crate::foreign::{CONNECT4, EXCLUSIVE, Foreign, GETSOCKOPT, MULTI, OVERRIDE};
+use crate::foreign::{CONNECT4, EXCLUSIVE, Foreign, GETSOCKOPT, LISTED_BYTES, MULTI, OVERRIDE};
 use crate::{Answer, asked, doctor};
 
 #[test]
@@ -131,6 +132,25 @@ fn another_engine_is_told() {
         assert!(hooks.contains(&hook), "{hook}: {hooks:?}");
     }
     assert_eq!(answer.code, 0);
+}
+
+/// Why the list of programs is read with room for all of it.
+#[test]
+fn the_cgroup_iterator_cannot_go_on_after_a_short_read() {
+    let ground = Ground::with_ancestor();
+    let levels = ground.hierarchy.level_of(ground.governed.path()).unwrap() as usize + 1;
+    assert!(levels >= 3, "the walk has something to go on with");
+    let foreign = Foreign::load();
+
+    let mut room = [0; 64 * 1024];
+    let mut walk = foreign.listing(&ground.governed);
+    assert_eq!(walk.read(&mut room).unwrap(), levels * LISTED_BYTES, "all in one read");
+    assert_eq!(walk.read(&mut room).unwrap(), 0, "and then the end");
+
+    let mut walk = foreign.listing(&ground.governed);
+    assert_eq!(walk.read(&mut room[..LISTED_BYTES]).unwrap(), LISTED_BYTES, "as much as there is room for");
+    let error = walk.read(&mut room).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EOPNOTSUPP), "{error}");
 }
 
 fn about(cgroup: &Cgroup) -> Answer {

@@ -2,10 +2,8 @@
 
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
-use std::process::Command;
 
-use carnet_e2e::programs::{Scratch, succeed};
+use carnet_e2e::programs::compile_bpf;
 use carnet_e2e::{Ground, Sandbox};
 use carnet_engine::cgroup::Cgroup;
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder};
@@ -89,10 +87,8 @@ fn clone(ground: &Ground, cgroup: &Cgroup) -> Cgroup {
 impl Foreign {
     /// Loads the programs with these names, and attaches them to the cgroup as one of several.
     pub fn attached(cgroup: &Cgroup, names: &[&str]) -> Self {
-        let scratch = Scratch::new();
-        let object = scratch.file("foreign.bpf.o");
-        compile(&object);
-        let mut open = ObjectBuilder::default().open_file(&object).expect("an object");
+        let object = compile_bpf("tests/engines/foreign.bpf.c");
+        let mut open = ObjectBuilder::default().open_memory(&object).expect("an object");
         for mut program in open.progs_mut() {
             let wanted = names.iter().any(|name| program.name() == *name);
             program.set_autoload(wanted);
@@ -133,11 +129,3 @@ pub const LEVEL: i32 = 0x7777;
 pub const VALUE: u32 = 0x5ca1_ab1e;
 /// With what `refuse_connect4` refuses.
 pub const REFUSED: i32 = libc::EHOSTDOWN;
-
-fn compile(object: &Path) {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines/foreign.bpf.c");
-    let machine = Path::new("/usr/include").join(format!("{}-linux-gnu", std::env::consts::ARCH));
-    let mut clang = Command::new(std::env::var_os("CLANG").unwrap_or_else(|| "clang".into()));
-    clang.args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", "-idirafter"]).arg(machine);
-    succeed(clang.arg("-c").arg(source).arg("-o").arg(object));
-}

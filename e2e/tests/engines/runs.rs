@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use carnet_e2e::Relay;
-use carnet_e2e::command::{Ended, Process, Run, Traces, carnet, carnet_run, finish};
+use carnet_e2e::command::{Ended, Process, Run, Traces, carnet, carnet_run, finish, undisturbed};
 use carnet_e2e::flow_log::{Flow, FlowLog};
 use carnet_e2e::programs::Scratch;
 use carnet_e2e::sockets::until;
@@ -32,7 +32,7 @@ fn a_connection_goes_through_the_services_of_both() {
 
     // The outer run has the inner service's connection, as one of its command's.
     let onward = only(&outer, destination);
-    assert_eq!(onward.text("program"), Some("exe"), "the inner run's built-in service");
+    assert_eq!(onward.text("program"), Some("carnet-inspect"), "the inner run's built-in service");
     assert_eq!((onward.chain(), onward.text("ended")), (vec![("inspect", false)], Some("closed")));
     assert_eq!(onward.bytes(), (1, 1));
 
@@ -114,6 +114,34 @@ fn too_many_runs_in_one_another_are_refused() {
     let ended = nested(6);
     assert_eq!((ended.code, &ended.output[..]), (3, ""), "{ended:?}");
     assert!(ended.errors.contains("13 levels deep") && ended.errors.contains("--through A --through B"), "{ended:?}");
+}
+
+/// It goes on without, and a run alone is as good as any.
+#[test]
+fn without_sys_admin_it_says_so() {
+    let server = echo_server();
+    let scratch = Scratch::new();
+    let log = scratch.file("log");
+    let address = server.addresses[0].to_string();
+    let (carnet, log_path) = (carnet().display().to_string(), log.display().to_string());
+    let run = ["run", "--json", "--log", &log_path, "--", LOAD, "finish", "1", &address];
+    let ended = finish(without_sys_admin().args(run));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let told = FlowLog::read(&log);
+    let [warning] = &told.warnings[..] else { panic!("one warning: {told:#?}") };
+    assert!(warning.contains("may not look for other engines") && warning.contains("CAP_SYS_ADMIN"), "{warning}");
+    assert_eq!(only(&told, server.addresses[0]).chain(), [("inspect", false)]);
+
+    let ended = finish(undisturbed(Command::new(&carnet).args(run)));
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert_eq!(FlowLog::read(&log).warnings, [""; 0]);
+}
+
+/// `carnet` without `CAP_SYS_ADMIN`.
+fn without_sys_admin() -> Command {
+    let mut command = Command::new("setpriv");
+    undisturbed(&mut command).args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"]).arg(carnet());
+    command
 }
 
 fn echo_server() -> Relay {

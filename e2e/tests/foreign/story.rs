@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use carnet_e2e::command::{carnet_run, finish};
 use carnet_e2e::flow_log::FlowLog;
 use carnet_e2e::netns;
-use carnet_e2e::programs::{foreign, path, program, require, succeed};
+use carnet_e2e::programs::{Started, foreign, path, program, require, succeed};
 use carnet_e2e::sockets::until;
 use carnet_engine::listeners;
 
@@ -47,7 +47,7 @@ fn two_redirectors_loop_and_behind_carnet_they_do_not() {
 fn with_nft_redirect(stage: &Stage, origin: SocketAddr) -> [u64; 2] {
     let mut proxies = Vec::new();
     for (uid, port) in [(UID_A, PORT_A), (UID_B, PORT_B)] {
-        proxies.push(Daemon::haproxy(port, uid));
+        proxies.push(haproxy(port, uid));
         // Not by a connection: that would have no original destination, and HAProxy would dial itself.
         until("HAProxy to listen", || listeners(port).expect("listeners").first().map(drop));
     }
@@ -140,24 +140,10 @@ fn a_helper_outside_the_service_is_ended_by_the_guard() {
     });
 }
 
-/// A process that does not end by itself. Killed when dropped.
-struct Daemon(Child);
-
-impl Daemon {
-    fn haproxy(port: u16, uid: u32) -> Self {
-        let mut command = program("setpriv");
-        // Where the test itself is killed, the proxy ends too.
-        command.args(["--pdeathsig", "KILL"]).arg(foreign("haproxy"));
-        command.args([port.to_string(), uid.to_string(), MOST_CONNECTIONS.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        Self(command.stderr(Stdio::null()).spawn().expect("HAProxy starts"))
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Fails where it has ended by itself, which is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// HAProxy as this user, killed when dropped. Where the test itself is killed, it ends too.
+fn haproxy(port: u16, uid: u32) -> Started {
+    let mut command = program("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(foreign("haproxy"));
+    command.args([port.to_string(), uid.to_string(), MOST_CONNECTIONS.to_string()]);
+    Started::by(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
 }

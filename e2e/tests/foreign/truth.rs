@@ -56,7 +56,7 @@ fn java_resolves_the_name() {
 /// The client makes this many requests and each is answered. `tries_ipv6`: it is known to try that first, so that there
 /// is a refusal to be seen; others ask the kernel for a route before they choose.
 fn arrives_by_ipv4(client: &[&str], requests: usize, tries_ipv6: bool) {
-    require(&["curl", "node", "unshare"]);
+    require(&[client[0], "unshare"]);
     netns::alone(|| {
         let stage = Stage::new();
         let v4 = stage.http[0].address;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use carnet::Redirect;
-use carnet_e2e::sockets::{connect_on, stream};
+use carnet_e2e::sockets::{canonical, connect_on, stream};
 
 use super::attempt::Attempt;
 use super::cell::{Cell, Kind, Place};
@@ -119,9 +119,4 @@ fn pass(word: &str, from: &mut TcpStream, to: &mut TcpStream) -> Result<()> {
     to.read_exact(&mut came)?;
     ensure!(came == word.as_bytes(), "{:?} came", String::from_utf8_lossy(&came));
     Ok(())
-}
-
-/// IPv4 where it is an IPv4-mapped address.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

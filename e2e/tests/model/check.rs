@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use carnet_abi::{self as abi, Event, Flow, Hop, Origin, Records, flow_id};
 use carnet_e2e::actor::{Family, Reply};
+use carnet_e2e::sockets::canonical;
 use zerocopy::FromBytes;
 
 use crate::model::{self, Answer, KERNELS_OWN, Model, SockId, Told};
 use crate::op::{self, Op, Role};
+use crate::seen::Seen;
 use crate::world::World;
 
 /// Where model and kernel part.
@@ -51,10 +53,7 @@ pub fn run(world: &mut World, ops: &[Op]) -> Option<Difference> {
 }
 
 fn take(world: &mut World, model: &mut Model, known: &mut Known, op: &Op) -> Verdict {
-    let id = match *op {
-        Op::Accept { from, .. } => model.at(from),
-        _ => slot_of(op).and_then(|slot| model.at(slot)),
-    };
+    let id = op.slot().and_then(|slot| model.at(slot));
     let (answer, told) = model.step(op);
     if answer == Answer::Nothing {
         return Ok(());
@@ -63,8 +62,8 @@ fn take(world: &mut World, model: &mut Model, known: &mut Known, op: &Op) -> Ver
         Answer::Made(id) => Some(id),
         _ => None,
     };
-    world.seen.extend(kind_of(op, &answer));
-    world.seen.extend(told.iter().map(kind_of_event));
+    world.seen.extend(Seen::in_answer(op, &answer));
+    world.seen.extend(told.iter().map(Seen::in_event));
     let reply = world.step(op, id, made);
     if let Some((made, real)) = made.and_then(|id| Some((id, world.socks.get(&id)?))) {
         same("the accepted socket's cookie", *known.cookies.entry(made).or_insert(real.cookie), real.cookie)?;
@@ -100,10 +99,7 @@ fn answered(
         Answer::Context(bytes) => same("context", &bytes[..], &reply.bytes[..]),
         Answer::State(state) => same("state", &state.to_ne_bytes()[..], &reply.bytes[..]),
         Answer::Name(name) => same("name", Some(*name), reply.name),
-        Answer::NameOf(peer) => {
-            let canonical = |at: &SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
-            same("name", world.names.get(peer).map(canonical), reply.name.as_ref().map(canonical))
-        }
+        Answer::NameOf(peer) => same("name", world.names.get(peer).copied().map(canonical), reply.name.map(canonical)),
         Answer::Original(remote, length) => {
             let address = socket2::SockAddr::from(*remote);
             let mut bytes = sockaddr(&address);
@@ -278,50 +274,6 @@ fn until(mut attempt: impl FnMut() -> Verdict) -> Verdict {
             return result;
         }
         thread::sleep(Duration::from_micros(200));
-    }
-}
-
-fn slot_of(op: &Op) -> Option<u8> {
-    match *op {
-        Op::Bind { slot, .. }
-        | Op::Connect { slot, .. }
-        | Op::Disconnect { slot, .. }
-        | Op::Records { slot, .. }
-        | Op::Set { slot, .. }
-        | Op::Flow { slot, .. }
-        | Op::Context { slot, .. }
-        | Op::State { slot, .. }
-        | Op::OriginalDst { slot, .. }
-        | Op::PeerName { slot, .. }
-        | Op::Send { slot, .. }
-        | Op::Receive { slot, .. }
-        | Op::Shutdown { slot, .. }
-        | Op::Close { slot } => Some(slot),
-        Op::Socket { .. } | Op::Listen { .. } | Op::Accept { .. } | Op::RotateKey | Op::Policy { .. } => None,
-    }
-}
-
-/// What an answer shows, in a word, where a run is to have seen all there are.
-fn kind_of(op: &Op, answer: &Answer) -> Option<String> {
-    match (op, answer) {
-        (Op::Set { .. }, Answer::Error(error)) => Some(format!("SET {error}")),
-        (Op::State { .. }, Answer::State(state)) => Some(format!("STATE {state}")),
-        (Op::Records { .. }, Answer::Error(error)) => Some(format!("RECORDS {error}")),
-        (_, Answer::Records(_) | Answer::Flow(..)) => Some("a record".into()),
-        (_, Answer::Context(_)) => Some("a context".into()),
-        (_, Answer::Original(..)) => Some("an original destination".into()),
-        _ => None,
-    }
-}
-
-fn kind_of_event(told: &Told) -> String {
-    match told {
-        Told::Connect { record, .. } if record.origin.ambiguous => "an ambiguous origin".into(),
-        Told::Connect { record, base: 1.., .. } if record.origin.inferred => "an inferred record".into(),
-        Told::Connect { verdict, reason, .. } => format!("verdict {verdict} for reason {reason}"),
-        Told::Set { .. } => "a set".into(),
-        Told::End { how, .. } => format!("end {how}"),
-        Told::Lost { .. } => "lost".into(),
     }
 }
 

@@ -265,19 +265,7 @@ impl Model {
                 }
                 None => Answer::Nothing,
             },
-            Op::Bind { slot, .. }
-            | Op::Connect { slot, .. }
-            | Op::Disconnect { slot, .. }
-            | Op::Records { slot, .. }
-            | Op::Set { slot, .. }
-            | Op::Flow { slot, .. }
-            | Op::Context { slot, .. }
-            | Op::State { slot, .. }
-            | Op::OriginalDst { slot, .. }
-            | Op::PeerName { slot, .. }
-            | Op::Send { slot, .. }
-            | Op::Receive { slot, .. }
-            | Op::Shutdown { slot, .. } => match self.at(slot) {
+            _ => match op.slot().and_then(|slot| self.at(slot)) {
                 Some(id) => self.on_socket(op, id),
                 None => Answer::Nothing,
             },

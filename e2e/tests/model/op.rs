@@ -95,6 +95,30 @@ pub const LISTENERS: u8 = 7;
 pub const SLOTS: u8 = 18;
 pub const BLOBS: u8 = 3;
 
+impl Op {
+    /// The socket on which the call is made. `None`: on none, or it makes one.
+    pub fn slot(&self) -> Option<u8> {
+        match *self {
+            Self::Bind { slot, .. }
+            | Self::Connect { slot, .. }
+            | Self::Disconnect { slot, .. }
+            | Self::Records { slot, .. }
+            | Self::Set { slot, .. }
+            | Self::Flow { slot, .. }
+            | Self::Context { slot, .. }
+            | Self::State { slot, .. }
+            | Self::OriginalDst { slot, .. }
+            | Self::PeerName { slot, .. }
+            | Self::Send { slot, .. }
+            | Self::Receive { slot, .. }
+            | Self::Shutdown { slot, .. }
+            | Self::Close { slot } => Some(slot),
+            Self::Accept { from, .. } => Some(from),
+            Self::Socket { .. } | Self::Listen { .. } | Self::RotateKey | Self::Policy { .. } => None,
+        }
+    }
+}
+
 impl Role {
     pub fn service(self) -> Option<usize> {
         match self {

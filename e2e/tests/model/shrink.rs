@@ -1,6 +1,5 @@
 //! Makes a sequence with a difference as short as it gets, and keeps those that were found.
 
-use std::fs;
 use std::path::PathBuf;
 
 use crate::check::{Difference, run};
@@ -30,8 +29,8 @@ pub fn shrink(world: &mut World, ops: &[Op], difference: Difference) -> (Vec<Op>
 
 /// Sequences in which there once was a difference, each on a line of its own.
 pub fn regressions() -> Vec<Vec<Op>> {
-    let text = fs::read_to_string(path()).expect("the file of regressions");
-    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    // Built in, because the tests also run where the sources are not.
+    let lines = include_str!("regressions.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| serde_json::from_str(line).expect("a sequence")).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The same steps in the running kernel: a sandbox in a network namespace of its own, and a process for each role.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
@@ -16,6 +16,7 @@ use socket2::SockRef;
 use crate::model::{SockId, TcpState};
 use crate::op::{BLOBS, Damage, Op, Port, Role, SERVICES, destination, listening, source};
 use crate::policies;
+use crate::seen::Seen;
 
 /// One engine and its actors, for all sequences.
 pub struct World {
@@ -25,7 +26,7 @@ pub struct World {
     actors: HashMap<Role, Actor>,
     blobs: Vec<Option<Vec<u8>>>,
     /// Which kinds of answers and events there have been.
-    pub seen: BTreeSet<String>,
+    pub seen: HashSet<Seen>,
     pub socks: HashMap<SockId, Real>,
     /// Own addresses of those that have connected; kept, because a connection that is over has none.
     pub names: HashMap<SockId, SocketAddr>,
@@ -70,7 +71,7 @@ impl World {
             base,
             actors,
             blobs: Vec::new(),
-            seen: BTreeSet::new(),
+            seen: HashSet::new(),
             socks: HashMap::new(),
             names: HashMap::new(),
             cgroups,

@@ -234,7 +234,7 @@ fn more_routes_than_fit_refuse_nothing_that_has_one() {
     netns::with_neighbour(
         || listen("10.99.0.2:0"),
         |_there| {
-            // Every second /24 of 198.18.0.0/15 and of as many more networks: nothing of it can be summed up.
+            // Every second /24 from 20.0.0.0 on: nothing of it can be summed up.
             let network = |n: u32| Ipv4Addr::from(0x1400_0000 + (n << 9));
             let lines: String = (0..40_000).map(|n| format!("route add {}/24 via 10.99.0.2\n", network(n))).collect();
             let file = Scratch::new();

@@ -4,11 +4,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::Child;
 
 use carnet::Redirect;
 use carnet_abi::{REASON_STRANGER, VERDICT_REFUSE};
-use carnet_e2e::sockets::{PATIENCE, accept, assert_joined, listen, until};
+use carnet_e2e::programs::Started;
+use carnet_e2e::sockets::{PATIENCE, accept, assert_joined, canonical, listen};
 use carnet_engine::cgroup::Cgroup;
 use carnet_policy::Owner;
 use libc::ECONNREFUSED;
@@ -74,13 +74,13 @@ impl Course {
     }
 
     fn through_an_activated_service(&mut self, listener: &TcpListener, way: Way) {
-        let mut service = self.activate(listener);
+        let service = self.activate(listener);
         let client = self.sandbox.in_app(|| super::connected(way.socket(), self.destination(way)));
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut client = client;
         let at_second = accept(&self.services[1].listeners[way.family()]);
         let flow = Redirect::of(&at_second).flow().expect("flow");
-        assert_eq!((flow.depth(), flow.destination()), (2, super::canonical(self.destination(way))));
+        assert_eq!((flow.depth(), flow.destination()), (2, canonical(self.destination(way))));
         assert_eq!((flow.origin().pid, flow.origin().inferred), (std::process::id(), false));
         let mut last = self.sandbox.in_service(1, || carnet::dial(&at_second)).expect("dial");
         assert_joined(&mut last, &mut accept(&self.servers[way.family()]));
@@ -90,28 +90,17 @@ impl Course {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         pass(&mut client, &mut socket, b"there");
         pass(&mut socket, &mut client, b"back.");
-        let ended = until("the service to end", || service.0.try_wait().unwrap());
-        assert!(ended.success(), "its error is above");
+        service.ends_well();
         drop((client, last));
         self.over(Arrived { socket, flow: flow.id() });
     }
 
     /// The service, a process in the first service's cgroup.
-    fn activate(&self, listener: &TcpListener) -> Activated {
+    fn activate(&self, listener: &TcpListener) -> Started {
         let script = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\"";
         let mut command = self.sandbox.service_command(0, "/bin/sh");
         command.args(["-c", script, "sh", HEIR, "service"]);
-        Activated(command.stdin(OwnedFd::from(listener.try_clone().unwrap())).spawn().expect("it starts"))
-    }
-}
-
-struct Activated(Child);
-
-impl Drop for Activated {
-    fn drop(&mut self) {
-        // Fails where it has ended by itself, which is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        Started::by(command.stdin(OwnedFd::from(listener.try_clone().unwrap())))
     }
 }
 

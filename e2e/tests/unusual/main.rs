@@ -18,7 +18,7 @@ use carnet::Redirect;
 use carnet_abi::{
     EVENT_CONNECT, EVENT_END, EVENT_LOST, EVENT_STRANGER, Event, REASON_KERNEL, VERDICT_PASS, VERDICT_REDIRECT, flow_id,
 };
-use carnet_e2e::sockets::{accept, assert_joined, is_idle, listen, until};
+use carnet_e2e::sockets::{accept, assert_joined, canonical, is_idle, listen, until};
 use carnet_e2e::{Ground, Sandbox, Service};
 use carnet_engine::Options;
 use carnet_policy::Service as Kind;
@@ -200,11 +200,6 @@ fn assert_ended_once(events: &[Event]) {
 /// Of its first thread.
 fn name_of_this_process() -> String {
     std::fs::read_to_string("/proc/self/comm").expect("/proc is mounted").trim_end().to_owned()
-}
-
-/// IPv4 where it is an IPv4-mapped address.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// connect(), where the socket is ready for it.

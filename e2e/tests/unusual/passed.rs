@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 use carnet::Redirect;
 use carnet_abi::{EVENT_END, flow_id};
 use carnet_e2e::passing::{give, take};
-use carnet_e2e::sockets::{PATIENCE, accept, assert_joined, until};
+use carnet_e2e::programs::Started;
+use carnet_e2e::sockets::{PATIENCE, accept, assert_joined};
 use carnet_engine::cgroup::Cgroup;
 
 use super::{Arrived, Course, Way};
@@ -25,7 +26,7 @@ fn connected_in_the_parent_and_used_in_the_child() {
         let destination = course.destination(way);
         let client = course.sandbox.in_app(|| super::connected(way.socket(), destination));
         let arrived = course.arrive(way, Some(&client), b"");
-        let heir = Heir::start(course.sandbox.app_command(HEIR).arg("use"), client.into());
+        let heir = heir(course.sandbox.app_command(HEIR).arg("use"), client.into());
         course.serve(arrived, way, heir);
     }
 }
@@ -36,7 +37,7 @@ fn made_in_the_parent_and_connected_in_the_child() {
     for way in Way::ALL {
         let to = course.destination(way).to_string();
         let socket = course.sandbox.in_app(|| way.socket());
-        let heir = Heir::start(course.sandbox.app_command(HEIR).args(["connect", &to]), socket.into());
+        let heir = heir(course.sandbox.app_command(HEIR).args(["connect", &to]), socket.into());
         let arrived = course.arrive(way, None, b"");
         course.assert_origin(&arrived, &heir, course.sandbox.app_cgroup().id());
         course.serve(arrived, way, heir);
@@ -50,7 +51,7 @@ fn made_inside_and_connected_by_a_child_outside() {
     let (way, here) = (Way::V4, course.cgroup_of_this_process());
     let to = course.destination(way).to_string();
     let socket = course.sandbox.in_app(|| way.socket());
-    let heir = Heir::start(Command::new(HEIR).args(["connect", &to]), socket.into());
+    let heir = heir(Command::new(HEIR).args(["connect", &to]), socket.into());
     let arrived = course.arrive(way, None, b"");
     course.assert_origin(&arrived, &heir, here);
     course.serve(arrived, way, heir);
@@ -61,10 +62,9 @@ fn made_inside_and_connected_by_a_child_outside() {
 fn made_outside_and_connected_inside_is_not_seen() {
     let mut course = Course::new();
     let to = course.destination(Way::V4);
-    let heir =
-        Heir::start(course.sandbox.app_command(HEIR).args(["connect", &to.to_string()]), Way::V4.socket().into());
+    let heir = heir(course.sandbox.app_command(HEIR).args(["connect", &to.to_string()]), Way::V4.socket().into());
     assert_served(&mut accept(&course.servers[0]));
-    heir.ended();
+    heir.ends_well();
     course.assert_nothing_left();
     assert!(course.sandbox.events().iter().all(|event| event.record.origin.remote.port != to.port()));
 }
@@ -76,7 +76,7 @@ fn passed_before_connect() {
         let to = course.destination(way).to_string();
         let socket = course.sandbox.in_app(|| way.socket());
         let (own, its) = UnixStream::pair().unwrap();
-        let heir = Heir::start(course.sandbox.app_command(HEIR).args(["take", "connect", &to]), its.into());
+        let heir = heir(course.sandbox.app_command(HEIR).args(["take", "connect", &to]), its.into());
         give(&own, &socket).unwrap();
         drop(socket);
         let arrived = course.arrive(way, None, b"");
@@ -94,7 +94,7 @@ fn passed_after_connect() {
         let client = course.sandbox.in_app(|| super::connected(way.socket(), destination));
         let arrived = course.arrive(way, Some(&client), b"");
         let (own, its) = UnixStream::pair().unwrap();
-        let heir = Heir::start(Command::new(HEIR).args(["take", "use"]), its.into());
+        let heir = heir(Command::new(HEIR).args(["take", "use"]), its.into());
         give(&own, &client).unwrap();
         drop(client);
         course.serve(arrived, way, heir);
@@ -183,35 +183,16 @@ fn assert_served(connection: &mut TcpStream) {
     assert_eq!(&answer, b"back.");
 }
 
-/// The process that has the socket.
-struct Heir {
-    process: std::process::Child,
-}
-
-impl Heir {
-    fn start(command: &mut Command, socket: OwnedFd) -> Self {
-        Self { process: command.stdin(socket).spawn().expect("it starts") }
-    }
-
-    fn ended(mut self) {
-        let ended = until("the heir to end", || self.process.try_wait().unwrap());
-        assert!(ended.success(), "its error is above");
-    }
-}
-
-impl Drop for Heir {
-    fn drop(&mut self) {
-        // Fails where it has ended by itself, which is as good.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// A process that has the socket as its standard input.
+fn heir(command: &mut Command, socket: OwnedFd) -> Started {
+    Started::by(command.stdin(socket))
 }
 
 impl Course {
     /// The heir has the client's end.
-    fn serve(&mut self, mut arrived: Arrived, way: Way, heir: Heir) {
+    fn serve(&mut self, mut arrived: Arrived, way: Way, heir: Started) {
         assert_served(&mut arrived.socket);
-        heir.ended();
+        heir.ends_well();
         self.go_on(&arrived, way);
         self.over(arrived);
     }
@@ -223,9 +204,9 @@ impl Course {
         Cgroup::open(hierarchy, &hierarchy.mount().join(path)).unwrap().id()
     }
 
-    fn assert_origin(&self, arrived: &Arrived, heir: &Heir, cgroup: u64) {
+    fn assert_origin(&self, arrived: &Arrived, heir: &Started, cgroup: u64) {
         let flow = Redirect::of(&arrived.socket).flow().unwrap();
-        assert_eq!((flow.origin().pid, flow.origin().cgroup_id), (heir.process.id(), cgroup));
+        assert_eq!((flow.origin().pid, flow.origin().cgroup_id), (heir.id(), cgroup));
         assert_eq!(flow.origin().comm, "carnet-e2e-heir");
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use carnet_engine::cgroup::Hierarchy;
+use carnet_engine::{Error, ErrorKind};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
@@ -13,15 +14,10 @@ use crate::doctor::report::Report;
 use crate::run::place;
 
 /// Cgroups.
-pub fn look(report: &mut Report, hierarchy: Option<&Hierarchy>, process: &Process) {
-    let Some(hierarchy) = hierarchy else {
-        report.add(Finding::problem(
-            Id::Cgroup2Missing,
-            "no cgroup2 hierarchy is mounted here (/proc/self/mounts)",
-            "mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1; in a container, mount the \
-             host's /sys/fs/cgroup. ip netns exec hides it: use nsenter --net=/run/netns/NAME instead",
-        ));
-        return;
+pub fn look(report: &mut Report, hierarchy: Result<&Hierarchy, &Error>, process: &Process) {
+    let hierarchy = match hierarchy {
+        Ok(hierarchy) => hierarchy,
+        Err(error) => return report.add(missing(error)),
     };
     let mount = hierarchy.mount();
     report.add(
@@ -32,12 +28,12 @@ pub fn look(report: &mut Report, hierarchy: Option<&Hierarchy>, process: &Proces
     let first_version = mounts.lines().filter(|line| line.split(' ').nth(2) == Some("cgroup")).count();
     if first_version > 0 {
         report.add(
-            Finding::note(
+            Finding::ok(
                 Id::Cgroup2Hybrid,
                 format!(
-                    "{first_version} hierarchies of cgroup version 1 are mounted, too; Carnet uses version 2 alone"
+                    "{first_version} hierarchies of cgroup version 1 are mounted, too; Carnet uses version 2 alone, and \
+                     owners in a policy are its paths: the line 0:: of /proc/PID/cgroup"
                 ),
-                "Nothing. Owners in a policy are paths of version 2: the line 0:: of /proc/PID/cgroup",
             )
             .with("version_1", first_version),
         );
@@ -45,6 +41,19 @@ pub fn look(report: &mut Report, hierarchy: Option<&Hierarchy>, process: &Proces
     own(report, hierarchy);
     creatable(report, mount, process);
     runs(report, hierarchy);
+}
+
+fn missing(error: &Error) -> Finding {
+    if *error.kind() != ErrorKind::NoCgroup2 {
+        let what = format!("where cgroup2 is mounted is not known: {error}");
+        return Finding::problem(Id::Cgroup2Missing, what, "Mount /proc, and have this process read /proc/self/mounts");
+    }
+    Finding::problem(
+        Id::Cgroup2Missing,
+        "no cgroup2 hierarchy is mounted here (/proc/self/mounts)",
+        "mount -t cgroup2 none /sys/fs/cgroup, or boot with systemd.unified_cgroup_hierarchy=1; in a container, mount the \
+         host's /sys/fs/cgroup. ip netns exec hides it: use nsenter --net=/run/netns/NAME instead",
+    )
 }
 
 fn own(report: &mut Report, hierarchy: &Hierarchy) {

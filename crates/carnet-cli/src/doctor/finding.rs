@@ -117,6 +117,7 @@ ids! {
         ProgramsLoad "programs-load"
         ProgramsRefused "programs-refused"
         ProgramsUntried "programs-untried"
+        FeaturesUntried "features-untried"
         FeatureMissing "feature-missing"
         TypesMissing "types-missing"
         Lockdown "lockdown"
@@ -146,6 +147,7 @@ ids! {
     Programs "programs" {
         ProgramsNone "programs-none"
         ProgramsHidden "programs-hidden"
+        EnginesHidden "engines-hidden"
         AttachBlocked "attach-blocked"
         AttachOverrides "attach-overrides"
         OtherEngine "other-engine"
@@ -166,6 +168,7 @@ ids! {
         NatPrerouting "nat-prerouting"
         Tproxy "tproxy"
         MarkRouting "mark-routing"
+        MarksHidden "marks-hidden"
     }
     Routes "routes" {
         Routes "routes"

@@ -30,19 +30,29 @@ pub fn look(report: &mut Report, hierarchy: Option<&Hierarchy>, process: &Proces
     let loaded = hierarchy.map(probe::load);
     let programs_load = matches!(loaded, Some(Ok(())));
     let features = probe::features();
-    let bpf = match (&loaded, &features) {
+    let bpf = match &features {
         _ if process.in_user_namespace => Bpf::Refused,
-        (_, Err(_)) => Bpf::Refused,
+        Err(error) if *error.kind() == ErrorKind::NoPrivilege => Bpf::Refused,
         _ => Bpf::Allowed,
     };
-    match (loaded, bpf) {
-        (Some(Ok(())), _) => report.add(Finding::ok(Id::ProgramsLoad, "Carnet's programs load in this kernel")),
-        (Some(Err(error)), Bpf::Allowed) if *error.kind() != ErrorKind::NoPrivilege => report.add(refused(&error)),
-        (Some(Err(_)), _) if process.in_user_namespace => report.add(untried("this process is in a user namespace")),
-        (Some(Err(_)), _) => report.add(untried("this process lacks the capabilities")),
-        (None, _) => report.add(untried("there is no cgroup2 hierarchy to load them for")),
-    }
-    let features = features.unwrap_or_default();
+    report.add(match loaded {
+        Some(Ok(())) => Finding::ok(Id::ProgramsLoad, "Carnet's programs load in this kernel"),
+        Some(Err(_)) if process.in_user_namespace => untried("this process is in a user namespace"),
+        Some(Err(_)) if bpf == Bpf::Refused => untried("this process lacks the capabilities"),
+        Some(Err(error)) if *error.kind() == ErrorKind::NoPrivilege => untried(&error.to_string()),
+        Some(Err(error)) => refused(&error),
+        None => untried("there is no cgroup2 hierarchy to load them for"),
+    });
+    let features = features.unwrap_or_else(|error| {
+        if bpf == Bpf::Allowed {
+            report.add(Finding::warning(
+                Id::FeaturesUntried,
+                format!("what the kernel lacks is not known: {error}"),
+                "If Carnet's programs do not load here, report it with this message",
+            ));
+        }
+        Vec::new()
+    });
     // Where nothing loads there is one cause, and it has been told: the system call is refused.
     if bpf == Bpf::Allowed && features.iter().any(|feature| feature.missing.is_none()) {
         for feature in &features {
@@ -101,7 +111,7 @@ fn report_feature(report: &mut Report, feature: &Feature, programs_load: bool) {
     };
     report.add(
         Finding::problem(Id::FeatureMissing, format!("the kernel lacks {what}: {word}"), format!("It needs {action}"))
-            .with("feature", format!("{:?}", feature.need))
+            .with("feature", feature.need.name())
             .with("kernel", word.clone()),
     );
 }

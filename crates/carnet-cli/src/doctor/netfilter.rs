@@ -7,6 +7,7 @@ mod nft;
 mod ruleset;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ pub fn look(report: &mut Report) {
     let mut hidden = Vec::new();
     let legacy4 = legacy("/proc/net/ip_tables_names", "iptables");
     let legacy6 = legacy("/proc/net/ip6_tables_names", "ip6tables");
-    for ruleset in [nftables(), legacy4, legacy6] {
+    for ruleset in [nftables(&mut hidden), legacy4, legacy6] {
         match ruleset {
             Ok(ruleset) => caught.extend(ruleset.caught()),
             Err(why) => hidden.push(why),
@@ -82,15 +83,22 @@ fn finding(caught: &Caught) -> Finding {
         .with("to", caught.act.target())
 }
 
-/// nft shows its own rules and those of iptables-nft.
-fn nftables() -> Result<Ruleset, String> {
-    match output("nft", &["-j", "list", "ruleset"]) {
-        Ok(text) => nft::parse(&text).map_err(|error| format!("nft's JSON is not understood: {error}")),
-        Err(why) => match (output("iptables-save", &[]), output("ip6tables-save", &[])) {
-            (Ok(four), Ok(six)) => Ok(iptables::parse("iptables", &four).and(iptables::parse("ip6tables", &six))),
-            _ => Err(why),
-        },
+/// nft shows its own rules and those of iptables-nft. Without it the latter are seen and its own are `hidden`.
+fn nftables(hidden: &mut Vec<String>) -> Result<Ruleset, String> {
+    let listed = output("nft", &["-j", "list", "ruleset"]);
+    let parsed =
+        listed.and_then(|text| nft::parse(&text).map_err(|error| format!("nft: its JSON is not understood: {error}")));
+    let why = match parsed {
+        Ok(ruleset) => return Ok(ruleset),
+        Err(why) => why,
+    };
+    let mut seen = Ruleset::default();
+    for tool in ["iptables", "ip6tables"] {
+        let Ok(text) = output(&format!("{tool}-save"), &[]) else { return Err(why) };
+        seen = seen.and(iptables::parse(tool, &text));
     }
+    hidden.push(format!("{why}; only what iptables-save and ip6tables-save show was seen"));
+    Ok(seen)
 }
 
 /// Tables of the older iptables, which nft does not show. The kernel says whether there are any.
@@ -107,10 +115,22 @@ fn legacy(names: &str, tool: &'static str) -> Result<Ruleset, String> {
 /// Rules for routing by a packet's mark, as transparent proxies and VPNs have them.
 fn marks(report: &mut Report) {
     let mut rules = Vec::new();
-    for family in ["-4", "-6"] {
-        let Ok(text) = output("ip", &["-j", family, "rule", "list"]) else { continue };
-        let Ok(Value::Array(all)) = serde_json::from_str::<Value>(&text) else { continue };
-        rules.extend(all.iter().filter_map(|rule| mark_rule(family, rule)));
+    let mut hidden = Vec::new();
+    // A kernel without IPv6 has no such file, and no rules.
+    let six = Path::new("/proc/net/if_inet6").exists().then_some("-6");
+    for family in ["-4"].into_iter().chain(six) {
+        match routing_rules(family) {
+            Ok(all) => rules.extend(all.iter().filter_map(|rule| mark_rule(family, rule))),
+            Err(why) => hidden.push(why),
+        }
+    }
+    if !hidden.is_empty() {
+        hidden.dedup();
+        report.add(Finding::warning(
+            Id::MarksHidden,
+            format!("whether packets are routed by their mark could not be looked at: {}", hidden.join("; ")),
+            "Run it with iproute2's ip installed; or look yourself: ip rule",
+        ));
     }
     if rules.is_empty() {
         return;
@@ -129,6 +149,11 @@ fn marks(report: &mut Report) {
         )
         .with("rules", rules),
     );
+}
+
+fn routing_rules(family: &str) -> Result<Vec<Value>, String> {
+    let text = output("ip", &["-j", family, "rule", "list"])?;
+    serde_json::from_str(&text).map_err(|error| format!("ip: its JSON is not understood: {error}"))
 }
 
 fn mark_rule(family: &str, rule: &Value) -> Option<Value> {

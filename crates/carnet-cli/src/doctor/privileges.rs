@@ -48,8 +48,9 @@ pub fn look(report: &mut Report, process: &Process) {
             Finding::problem(
                 Id::CapabilitiesMissing,
                 format!("this process is root and lacks {missing}"),
-                "In a container, give it these: docker run --cap-add BPF --cap-add PERFMON --cap-add NET_ADMIN. \
-                 In a systemd unit, see CapabilityBoundingSet=",
+                "In a container, give it these: docker run --cap-add BPF --cap-add PERFMON --cap-add NET_ADMIN, \
+                 and --cap-add SYS_ADMIN, which it needs to know of other engines. In a systemd unit, see \
+                 CapabilityBoundingSet=",
             )
             .with("missing", missing),
         ),

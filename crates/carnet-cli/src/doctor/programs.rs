@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use carnet_engine::cgroup::Hierarchy;
-use carnet_engine::probe::{Attached, Holder, Hook, Mode, Program, attached, holders};
+use carnet_engine::probe::{Attached, Holder, Hook, Mode, Program, attached, holders, knows_other_engines};
 use serde_json::{Value, json};
 
 use crate::doctor::finding::{Finding, Id, Level};
@@ -23,6 +23,15 @@ pub fn look(report: &mut Report, hierarchy: &Hierarchy, chosen: Option<&Path>, b
         let what = "which programs others have on Carnet's hooks is not known: this process may not look";
         report.add(Finding::warning(Id::ProgramsHidden, what, "Run it as root, outside of containers"));
         return;
+    }
+    if !knows_other_engines() {
+        report.add(Finding::warning(
+            Id::EnginesHidden,
+            "an engine of this process's may not look for other engines of Carnet's: where one governs the same connections, \
+             as where a run is started in a run, both break them",
+            "If there may be another one, give it CAP_SYS_ADMIN: docker run --cap-add SYS_ADMIN, CapabilityBoundingSet= in a \
+             systemd unit",
+        ));
     }
     let own = own_cgroup(hierarchy).ok().filter(|own| own.is_dir());
     let place = chosen.or(own.as_deref()).unwrap_or(hierarchy.mount());
@@ -136,7 +145,8 @@ impl Meaning {
             Hook::Getsockopt | Hook::Setsockopt => Self::Options,
             Hook::SockOps => Self::TcpEvents,
             Hook::SockCreate | Hook::SockRelease => Self::Sockets,
-            Hook::Egress => Self::Egress,
+            // Packets; and what the engine may come to list.
+            _ => Self::Egress,
         }
     }
 
@@ -252,11 +262,7 @@ fn detail(group: &Attached, program: &Program, holders: &BTreeMap<u32, Vec<Holde
         "id": program.id,
         "name": program.name,
         "hook": group.hook.name(),
-        "mode": match group.mode {
-            Mode::Exclusive => "exclusive",
-            Mode::Override => "override",
-            Mode::Multi => "multi",
-        },
+        "mode": group.mode.name(),
         "link": program.link,
         "uid": program.uid,
         "held_by": held.map(|holder| json!({"pid": holder.pid, "name": holder.name})).collect::<Vec<_>>(),
@@ -271,12 +277,11 @@ mod tests {
 
     #[test]
     fn what_a_program_means_depends_on_where_it_is() {
-        let on = |cgroup: &str, hook, mode, name: &str| Attached {
-            cgroup_id: 1,
-            cgroup: Some(cgroup.into()),
-            hook,
-            mode,
-            programs: vec![Program { id: 7, name: name.into(), uid: Some(0), link: None, preorder: false }],
+        let on = |cgroup: &str, hook, mode, name: &str| {
+            let mut attached = Attached::new(1, hook, vec![program(7, name)]);
+            attached.cgroup = Some(cgroup.into());
+            attached.mode = mode;
+            attached
         };
         let mount = Path::new("/c");
         let here = Path::new("/c/a");
@@ -304,18 +309,24 @@ mod tests {
 
     #[test]
     fn programs_of_one_owner_are_one_finding() {
-        let programs = |hook, id| Attached {
-            cgroup_id: 1,
-            cgroup: Some("/c".into()),
-            hook,
-            mode: Mode::Multi,
-            programs: vec![Program { id, name: format!("cil_{id}"), uid: Some(0), link: Some(1), preorder: false }],
+        let programs = |hook, id| {
+            let mut attached = Attached::new(1, hook, vec![program(id, &format!("cil_{id}"))]);
+            attached.cgroup = Some("/c".into());
+            attached
         };
         let groups = [programs(Hook::Connect4, 5), programs(Hook::Connect6, 6)];
-        let holders = BTreeMap::from([(5, vec![Holder { pid: 9, name: "cilium-agent".into() }])]);
+        let mut holder = Holder::default();
+        (holder.pid, holder.name) = (9, "cilium-agent".into());
+        let holders = BTreeMap::from([(5, vec![holder])]);
         let [finding] = &findings(&groups, Path::new("/c"), None, &holders)[..] else { panic!("one finding") };
         let expected = "Cilium's cil_5 (connect4, id 5, cilium-agent[9]), Cilium's cil_6 (connect6, id 6) on /c: ";
         assert!(finding.what.starts_with(expected), "{}", finding.what);
         assert_eq!(finding.details["programs"][0]["held_by"][0]["pid"], 9);
+    }
+
+    fn program(id: u32, name: &str) -> Program {
+        let mut program = Program::default();
+        (program.id, program.name) = (id, name.into());
+        program
     }
 }

@@ -52,8 +52,8 @@ impl Report {
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
-    /// For people: by area, one line for each and one for what to do, and at the end what it comes to.
-    pub fn text(&self) -> String {
+    /// For people: by area, each and what to do, and at the end what it comes to. In lines of so many characters.
+    pub fn text(&self, width: usize) -> String {
         let mut text = String::new();
         for area in Area::ALL {
             let mut findings = self.findings.iter().filter(|finding| finding.area == *area).peekable();
@@ -61,13 +61,13 @@ impl Report {
                 text += &format!("{}\n", area.name());
             }
             for finding in findings {
-                text += &format!("  {:7}  {}\n", finding.level.name(), one_line(&finding.what));
-                if finding.level != Level::Ok && !finding.action.is_empty() {
-                    text += &format!("           do: {}\n", one_line(&finding.action));
+                text += &hanging(&format!("  {:7}  ", finding.level.name()), &finding.what, width);
+                if finding.level != Level::Ok && !["", "Nothing"].contains(&&finding.action[..]) {
+                    text += &hanging("           do: ", &finding.action, width);
                 }
             }
         }
-        text + &format!("{}\n", self.conclusion())
+        text + &hanging("", &self.conclusion(), width)
     }
 
     fn conclusion(&self) -> String {
@@ -98,6 +98,36 @@ impl Report {
         }
     }
 }
+
+/// A text behind its head. Where it is wider than a line it goes on in the next one, below its own beginning. What has
+/// no blanks, such as a path, stays whole.
+fn hanging(head: &str, text: &str, width: usize) -> String {
+    let room = width.saturating_sub(head.len()).max(NARROWEST);
+    let text = one_line(text);
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if used + 1 + length <= room => {
+                line.push(' ');
+                line.push_str(word);
+                used += 1;
+            }
+            _ => {
+                lines.push(word.to_owned());
+                used = 0;
+            }
+        }
+        used += length;
+    }
+    let indent = " ".repeat(head.len());
+    format!("{head}{}\n", lines.join(&format!("\n{indent}")))
+}
+
+/// A terminal may say that it has one column.
+const NARROWEST: usize = 20;
 
 /// Names come from anywhere: what would tear the line or move the cursor is shown as what it is.
 fn one_line(text: &str) -> String {

@@ -56,7 +56,39 @@ fn text_is_grouped_and_says_what_to_do() {
     report.add(Finding::warning(Id::OpenFiles, "a\nname\u{1b}[1m", "raise it"));
     let expected = "kernel\n  ok       on\nlimits\n  note     few\n           do: more\n  warning  a\\nname\\u{1b}[1m\n           \
                     do: raise it\ncarnet doctor: nothing stands in the way; 1 warning, 1 note\n";
-    assert_eq!(report.text(), expected);
+    assert_eq!(report.text(80), expected);
+}
+
+#[test]
+fn nothing_to_do_is_not_said() {
+    let mut report = Report::new();
+    report.add(Finding::note(Id::RunActive, "there", "Nothing"));
+    report.add(Finding::note(Id::Backlog, "few", "Nothing, unless more come"));
+    let text = report.text(80);
+    assert!(text.contains("  note     there\nlimits\n") && text.contains("do: Nothing, unless more come\n"), "{text}");
+}
+
+#[test]
+fn text_goes_on_below_its_beginning_and_paths_stay_whole() {
+    let mut report = Report::new();
+    let path = "/sys/fs/cgroup/system.slice/some.service";
+    report.add(Finding::warning(
+        Id::OpenFiles,
+        format!("one two three four five {path}"),
+        "raise the limit of this one",
+    ));
+    let expected = format!(
+        "limits\n  warning  one two three four five\n           {path}\n           do: raise the limit of this\n               \
+         one\ncarnet doctor: nothing stands in the\nway; 1 warning\n"
+    );
+    assert_eq!(report.text(38), expected);
+    assert!(report.text(0).contains("\n  warning  one two three four\n"), "a terminal without width");
+}
+
+#[test]
+fn a_mistake_is_told_with_the_subcommands_usage() {
+    let mistake = usage().error(ErrorKind::ValueValidation, "no such cgroup").to_string();
+    assert!(mistake.contains("Usage: carnet doctor [OPTIONS]"), "{mistake}");
 }
 
 #[test]

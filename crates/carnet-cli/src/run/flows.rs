@@ -13,6 +13,7 @@ use std::time::Duration;
 use carnet_abi::{self as abi, Event, flow_id};
 
 pub use self::flow::{Bytes, Decision, End, Flow, Link, Name, Place, Protocol};
+use self::recent::Recent;
 use self::uninspected::Uninspected;
 pub use self::uninspected::{SocketKind, UnseenSocket};
 
@@ -42,6 +43,8 @@ pub struct Joiner {
     /// By handle - 1.
     services: Vec<Known>,
     open: HashMap<u128, OpenFlow>,
+    /// Of some of them more will be told: subflows outlive the socket that the application has closed.
+    ended: Recent<u128>,
     /// Names of flows whose events have not been seen yet.
     early_names: HashMap<u128, Name>,
     warned: HashSet<(u16, u32, i32)>,
@@ -68,6 +71,7 @@ impl Joiner {
         Self {
             services,
             open: HashMap::new(),
+            ended: Recent::new(ENDED),
             early_names: HashMap::new(),
             warned: HashSet::new(),
             uninspected: Uninspected::default(),
@@ -150,7 +154,8 @@ impl Joiner {
     /// The kernel's own, or another engine's. Its end is not told. A further subflow of an MPTCP connection is part of that
     /// connection's flow.
     fn not_ours(&mut self, event: &Event) -> Option<Output> {
-        if self.open.contains_key(&flow_id(event.record.flow)) {
+        let id = flow_id(event.record.flow);
+        if self.open.contains_key(&id) || self.ended.contains(&id) {
             return None;
         }
         let decision = Decision::LeftAlone(event.reason);
@@ -210,6 +215,10 @@ impl Joiner {
             None => OpenFlow { flow: self.flow(event), last: None },
         };
         self.early_names.remove(&id);
+        // 0 is the id of all flows that there was no memory for.
+        if id != 0 {
+            self.ended.insert(id);
+        }
         let flow = &mut open.flow;
         if event.record.origin.local != abi::Address::default() {
             flow.source = Some(event.record.origin.local.to_socket_addr());
@@ -307,6 +316,8 @@ fn end_of(event: &Event, to: Place) -> End {
     }
 }
 
+/// More than end while events wait to be read.
+const ENDED: usize = 16 * 1024;
 const MOST_EARLY_NAMES: usize = 4096;
 
 #[cfg(test)]

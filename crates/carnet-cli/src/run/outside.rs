@@ -89,7 +89,8 @@ mod tests {
             ("[::]:81", true, "[::1]:80", false),
             ("[::ffff:127.0.0.1]:80", false, "127.0.0.1:80", true),
         ] {
-            let listener = Listener { address: listening.parse().unwrap(), v6_only, cgroup_id: 1, uid: 0 };
+            let mut listener = Listener::new(listening.parse().unwrap());
+            listener.v6_only = v6_only;
             assert_eq!(serves(&listener, address.parse().unwrap()), expected, "{listening} {v6_only} {address}");
         }
     }

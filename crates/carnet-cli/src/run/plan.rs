@@ -222,15 +222,7 @@ mod tests {
 
     #[test]
     fn the_order_of_flags_is_the_order_of_services() {
-        let terms = Terms {
-            open: false,
-            no_loopback: false,
-            loop_limit: None,
-            block_quic: false,
-            strict: false,
-            any_destination: false,
-        };
-        let policy = policy(&[ready("a", 1, Service::Aware), ready("b", 2, Service::Unaware)], &terms);
+        let policy = policy(&[ready("a", 1, Service::Aware), ready("b", 2, Service::Unaware)], &Terms::default());
 
         let order: Vec<_> =
             policy.providers.iter().map(|p| (&p.name[..], p.handle, p.rank, p.in_flight_limit)).collect();
@@ -242,14 +234,7 @@ mod tests {
     #[test]
     fn loopback_is_skipped_only_when_asked() {
         for (no_loopback, expected) in [(false, true), (true, false)] {
-            let terms = Terms {
-                open: true,
-                no_loopback,
-                loop_limit: Some(9),
-                block_quic: false,
-                strict: false,
-                any_destination: false,
-            };
+            let terms = Terms { open: true, no_loopback, loop_limit: Some(9), ..Terms::default() };
             let policy = policy(&[ready("a", 1, Service::Aware)], &terms);
             let provider = &policy.providers[0];
             assert_eq!((provider.on_dead, provider.in_flight_limit), (OnDead::Open, 9));
@@ -268,11 +253,11 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn what_is_refused_is_the_policys() {
         for (block_quic, strict) in [(false, false), (true, false), (false, true), (true, true)] {
-            let terms =
-                Terms { open: false, no_loopback: false, loop_limit: None, block_quic, strict, any_destination: false };
+            let terms = Terms { block_quic, strict, ..Terms::default() };
             let policy = policy(&[ready("a", 1, Service::Aware)], &terms);
             assert_eq!((policy.block_quic, policy.strict), (block_quic, strict));
         }

@@ -271,7 +271,8 @@ mod tests {
             ("[::]:80", false, &["127.0.0.1:80", "[::1]:80"]),
             ("[::ffff:127.0.0.1]:80", false, &["127.0.0.1:80"]),
         ] {
-            let listener = Listener { address: address.parse().unwrap(), v6_only, cgroup_id: 1, uid: 0 };
+            let mut listener = Listener::new(address.parse().unwrap());
+            listener.v6_only = v6_only;
             let expected: Vec<SocketAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
             assert_eq!(addresses_of(&listener), expected, "{address} {v6_only}");
         }

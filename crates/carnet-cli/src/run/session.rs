@@ -70,6 +70,9 @@ pub fn run(arguments: &Arguments, signals: &Signals, guardian: &mut Guardian, li
     for warning in services.warnings {
         log.warn(warning);
     }
+    if !engine.knows_other_engines() {
+        log.warn(OTHERS_HIDDEN.into());
+    }
     // What the terminal sends from here on reaches the command by itself; before, nobody but carnet.
     let start = |()| RunningCommand::start(&arguments.command, &place.app, &identity, arguments.strict);
     let outcome = signals.none_is_fatal().and_then(start).and_then(|command| {
@@ -105,5 +108,8 @@ fn empty(cgroup: &Cgroup) -> Result<()> {
     }
     Ok(())
 }
+
+const OTHERS_HIDDEN: &str = "this process may not look for other engines of Carnet's on this host. Where one governs the \
+     same connections, as where a run is started in a run, both break them. Give it CAP_SYS_ADMIN";
 
 const KILL_DEADLINE: Duration = Duration::from_secs(10);

@@ -16,8 +16,8 @@ use crate::{Error, ErrorKind};
 
 const NAME: &str = "carnet_claims";
 
-/// Has the object use the map of the engines that are there already, where there is one. The result keeps others from
-/// looking for it until this engine's programs are loaded.
+/// Has the object use the map of the engines that are there already, where there is one and this process may look. The
+/// result keeps others from looking for it until this engine's programs are loaded.
 pub fn share(object: &mut OpenObject) -> Result<Option<Flock<File>>, Error> {
     let turn = turn()?;
     let Some(theirs) = MapInfoIter::default().filter(|map| map.name.to_str() == Some(NAME)).find_map(|map| {
@@ -33,6 +33,17 @@ pub fn share(object: &mut OpenObject) -> Result<Option<Flock<File>>, Error> {
     ours.reuse_fd(theirs.as_fd())
         .map_err(|error| Error::bpf("cannot share a map with the engines there are", error))?;
     Ok(turn)
+}
+
+/// Whether this process may look for the map of the engines that are there: asking for a map by its id takes
+/// `CAP_SYS_ADMIN`. The list of maps does not tell having none from not being shown any, so a map is asked for that never
+/// is: whether the kernel then says that there is none is what is wanted.
+pub fn may_look() -> bool {
+    const NO_MAP: u32 = 0;
+    match MapHandle::from_map_id(NO_MAP) {
+        Ok(_) => true,
+        Err(error) => error.kind() != libbpf_rs::ErrorKind::PermissionDenied,
+    }
 }
 
 /// Anybody may call a map so.

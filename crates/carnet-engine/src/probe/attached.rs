@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use libbpf_rs::query::ProgInfoIter;
 use libbpf_rs::{CgroupIterOpts, CgroupIterOrder, Iter, IterOpts};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -15,6 +14,7 @@ use crate::{Error, ErrorKind, load};
 
 /// Programs on one hook of one cgroup, in the order in which they were attached.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Attached {
     /// Id of the cgroup.
     pub cgroup_id: u64,
@@ -29,11 +29,12 @@ pub struct Attached {
 }
 
 /// A program in the kernel.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Program {
     /// Its id.
     pub id: u32,
-    /// The name it was loaded with: at most 15 bytes. Empty where it has none, or is gone meanwhile.
+    /// The name it was loaded with: at most 15 bytes. Empty where it has none.
     pub name: String,
     /// Who loaded it.
     pub uid: Option<u32>,
@@ -45,6 +46,7 @@ pub struct Program {
 
 /// Where programs can meet Carnet's.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
 #[expect(missing_docs, reason = "they are called what the kernel calls them")]
 pub enum Hook {
     Connect4,
@@ -72,6 +74,7 @@ impl Hook {
 
 /// What a cgroup's programs allow on their hook.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub enum Mode {
     /// Nobody else may attach here or below (no flag).
     Exclusive,
@@ -79,6 +82,24 @@ pub enum Mode {
     Override,
     /// Others may attach, and all run (`BPF_F_ALLOW_MULTI`, and every link).
     Multi,
+}
+
+impl Mode {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exclusive => "exclusive",
+            Self::Override => "override",
+            Self::Multi => "multi",
+        }
+    }
+}
+
+impl Attached {
+    /// Programs on a hook of this cgroup which others may join.
+    pub fn new(cgroup_id: u64, hook: Hook, programs: Vec<Program>) -> Self {
+        Self { cgroup_id, cgroup: None, hook, mode: Mode::Multi, programs }
+    }
 }
 
 /// The programs on the cgroup at `path` and on all those above it, the root's first. An iterator in the kernel lists
@@ -92,10 +113,7 @@ pub fn attached(hierarchy: &Hierarchy, path: &Path) -> Result<Vec<Attached>, Err
     let bytes = listing(&cgroup)?;
     let entries: Vec<Entry> =
         bytes.chunks_exact(size_of::<Entry>()).filter_map(|entry| Entry::read_from_bytes(entry).ok()).collect();
-    let loaded: BTreeMap<u32, (String, u32)> = ProgInfoIter::default()
-        .map(|info| (info.id, (info.name.to_string_lossy().into_owned(), info.created_by_uid)))
-        .collect();
-    Ok(grouped(&entries, &paths(hierarchy, path), &loaded))
+    Ok(grouped(&entries, &paths(hierarchy, path)))
 }
 
 fn listing(cgroup: &Cgroup) -> Result<Vec<u8>, Error> {
@@ -129,16 +147,14 @@ fn paths(hierarchy: &Hierarchy, path: &Path) -> BTreeMap<u64, PathBuf> {
     up.filter_map(|path| Some((fs::metadata(path).ok()?.ino(), path.to_owned()))).collect()
 }
 
-fn grouped(entries: &[Entry], paths: &BTreeMap<u64, PathBuf>, loaded: &BTreeMap<u32, (String, u32)>) -> Vec<Attached> {
+fn grouped(entries: &[Entry], paths: &BTreeMap<u64, PathBuf>) -> Vec<Attached> {
     let mut groups: Vec<Attached> = Vec::new();
     for entry in entries {
         let Some(&(hook, ..)) = HOOKS.iter().find(|(_, number, _)| *number == entry.hook) else { continue };
-        let (name, uid) =
-            loaded.get(&entry.program).map_or_else(Default::default, |(name, uid)| (name.clone(), Some(*uid)));
         let program = Program {
             id: entry.program,
-            name,
-            uid,
+            name: entry.name(),
+            uid: Some(entry.uid).filter(|&uid| uid != NOBODY),
             link: Some(entry.link).filter(|&link| link != 0),
             preorder: entry.flags & PREORDER != 0,
         };
@@ -174,10 +190,21 @@ struct Entry {
     program: u32,
     link: u32,
     flags: u32,
-    pad: u32,
+    uid: u32,
+    name: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Entry>() == 32);
+const _: () = assert!(size_of::<Entry>() == 48);
+
+impl Entry {
+    fn name(&self) -> String {
+        let end = self.name.iter().position(|&byte| byte == 0).unwrap_or(self.name.len());
+        String::from_utf8_lossy(&self.name[..end]).into_owned()
+    }
+}
+
+/// The kernel does not say who.
+const NOBODY: u32 = u32::MAX;
 
 /// The program that lists.
 const LIST: &str = "carnet_attached";
@@ -237,11 +264,11 @@ mod tests {
     #[test]
     fn programs_are_grouped_from_the_root_down() {
         let entry = |cgroup, hook, mode, program| Entry { cgroup, hook, mode, program, ..Entry::default() };
-        let below = [entry(7, 10, 2, 1), Entry { link: 3, flags: PREORDER, ..entry(7, 10, 2, 2) }, entry(7, 21, 1, 3)];
+        let second = Entry { link: 3, flags: PREORDER, name: *b"cil_sock4\0remain", ..entry(7, 10, 2, 2) };
+        let below = [entry(7, 10, 2, 1), second, Entry { uid: NOBODY, ..entry(7, 21, 1, 3) }];
         let above = [entry(1, 10, 0, 4), entry(1, 99, 2, 5)];
         let paths = BTreeMap::from([(7, "/c/a".into())]);
-        let loaded = BTreeMap::from([(2, ("cil_sock4".to_owned(), 0))]);
-        let groups = grouped(&[&below[..], &above[..]].concat(), &paths, &loaded);
+        let groups = grouped(&[&below[..], &above[..]].concat(), &paths);
 
         let seen: Vec<_> = groups
             .iter()
@@ -259,6 +286,7 @@ mod tests {
         let second = Program { id: 2, name: "cil_sock4".into(), uid: Some(0), link: Some(3), preorder: true };
         assert_eq!(groups[1].programs[1], second);
         assert_eq!(groups[1].programs[0].link, None);
+        assert_eq!((groups[2].programs[0].uid, &groups[2].programs[0].name[..]), (None, ""));
     }
 
     proptest! {
@@ -268,7 +296,7 @@ mod tests {
                 Entry { cgroup, hook: HOOKS[hook].1, program, ..Entry::default() }
             };
             let entries: Vec<_> = numbers.iter().map(of).collect();
-            let groups = grouped(&entries, &BTreeMap::new(), &BTreeMap::new());
+            let groups = grouped(&entries, &BTreeMap::new());
             prop_assert_eq!(groups.iter().map(|group| group.programs.len()).sum::<usize>(), entries.len());
         }
     }

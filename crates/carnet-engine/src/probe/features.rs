@@ -25,8 +25,26 @@ pub enum Need {
     Mptcp,
 }
 
+impl Need {
+    /// A word with dashes, which does not change.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::TcpEvents => "tcp-events",
+            Self::SocketOptions => "socket-options",
+            Self::SocketStorage => "socket-storage",
+            Self::RingBuffer => "ring-buffer",
+            Self::ListenerLookup => "listener-lookup",
+            Self::ChosenErrno => "chosen-errno",
+            Self::KernelReads => "kernel-reads",
+            Self::Mptcp => "mptcp",
+        }
+    }
+}
+
 /// Whether it is there.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Feature {
     /// What.
     pub need: Need,

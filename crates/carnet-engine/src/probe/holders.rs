@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 
 /// A process that has a descriptor of a program, or of a link with it.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+#[non_exhaustive]
 pub struct Holder {
     /// Its id.
     pub pid: u32,
@@ -31,7 +32,7 @@ pub fn holders() -> BTreeMap<u32, Vec<Holder>> {
 }
 
 /// The program's id in a descriptor's `fdinfo`, as BPF programs and links have it.
-pub fn program_of_descriptor(fdinfo: &str) -> Option<u32> {
+fn program_of_descriptor(fdinfo: &str) -> Option<u32> {
     fdinfo.lines().find_map(|line| line.strip_prefix("prog_id:")).and_then(|id| id.trim().parse().ok())
 }
 

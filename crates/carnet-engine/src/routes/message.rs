@@ -7,9 +7,9 @@ use nix::libc;
 use nix::sys::socket::AddressFamily;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::netlink::{attributes, malformed};
 use super::prefix::Prefix;
 use super::table::{Route, Rule, Step, Way};
+use crate::netlink::{attributes, malformed};
 
 /// `None`: of another family, or a cached one, which is in no table.
 pub fn route(body: &[u8], family: AddressFamily) -> io::Result<Option<Route>> {

@@ -4,13 +4,13 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::libc;
-use nix::sys::socket::AddressFamily;
+use nix::sys::socket::{AddressFamily, SockProtocol};
 
 use super::entries::{fitting, minimal};
 use super::message;
-use super::netlink::dump;
 use super::prefix::Prefix;
 use super::table::{Entry, Family, Way};
+use crate::netlink;
 
 /// Which destinations have no way.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -57,7 +57,7 @@ fn has_address(family: &Family) -> bool {
 
 fn family(family: AddressFamily) -> io::Result<Family> {
     let mut rules = Vec::new();
-    let read = dump(libc::RTM_GETRULE, family, |body| {
+    let read = dump(libc::RTM_GETRULE, family, &mut |body| {
         rules.extend(message::rule(body, family)?);
         Ok(())
     });
@@ -68,9 +68,16 @@ fn family(family: AddressFamily) -> io::Result<Family> {
         read => read?,
     }
     let mut routes = Vec::new();
-    dump(libc::RTM_GETROUTE, family, |body| {
+    dump(libc::RTM_GETROUTE, family, &mut |body| {
         routes.extend(message::route(body, family)?);
         Ok(())
     })?;
     Ok(Family { rules, routes })
+}
+
+/// All rules or routes of a family: `struct rtmsg` and `struct fib_rule_hdr` begin with it and have one size.
+fn dump(kind: u16, family: AddressFamily, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut request = [0; 12];
+    request[0] = family as u8;
+    netlink::dump(SockProtocol::NetlinkRoute, kind, &request, each)
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use carnet_abi as abi;
 use carnet_e2e::actor::Family;
+use carnet_e2e::sockets::canonical;
 use carnet_policy::{Carried as Floor, Decision, Question, Service as Kind, Verdict, decide};
 use libc::{EACCES, EAFNOSUPPORT, ECONNREFUSED, EISCONN, ELOOP, ENETUNREACH};
 
@@ -73,7 +74,7 @@ impl Model {
         self.socks[id].accepted = Accepted::Not;
         self.socks[id].redirected = None;
 
-        let remote = SocketAddr::new(asked.ip().to_canonical(), asked.port());
+        let remote = canonical(asked);
         let meant = self.meant(id, asked);
         let listener = self.dialled(meant);
         let Some((record, carried)) = self.record(by, id, dialer, listener, remote, meant) else { return Ok(None) };

@@ -30,6 +30,11 @@ impl<T: Eq + Hash> Recent<T> {
         self.new.insert(value);
         is_new
     }
+
+    /// Whether it is there. It is not kept longer for that.
+    pub(super) fn contains(&self, value: &T) -> bool {
+        self.new.contains(value) || self.old.contains(value)
+    }
 }
 
 #[cfg(test)]
@@ -40,14 +45,14 @@ mod tests {
     fn it_remembers_so_many_and_not_many_more() {
         let mut recent = Recent::new(100);
         for value in 0..10_000 {
-            assert!(recent.insert(value));
-            assert!(!recent.insert(value));
+            assert!(!recent.contains(&value) && recent.insert(value));
+            assert!(recent.contains(&value) && !recent.insert(value));
             assert!(recent.new.len() + recent.old.len() <= 200);
         }
         for value in 9_900..10_000 {
-            assert!(!recent.insert(value), "{value} was among the last hundred");
+            assert!(recent.contains(&value) && !recent.insert(value), "{value} was among the last hundred");
         }
-        assert!(recent.insert(0), "it was long ago");
+        assert!(!recent.contains(&0) && recent.insert(0), "it was long ago");
     }
 
     #[test]

@@ -190,6 +190,31 @@ fn subflows_are_part_of_their_flow() {
     assert_eq!(join(&events), join(&expected));
 }
 
+/// The kernel tells of a subflow when it is up, and the application may have closed its socket by then.
+#[test]
+fn a_subflow_that_is_told_after_the_end_is_no_flow_of_its_own() {
+    let mut joiner = joiner();
+    assert_eq!(joiner.event(&APPLICATION.redirected()), None);
+    assert!(joiner.event(&APPLICATION.ended(abi::HOW_CLOSED, 0)).is_some());
+    for late in [APPLICATION, Connection { base: 0, ..FIRST_SERVICE }] {
+        assert_eq!(joiner.event(&late.passed(abi::REASON_KERNEL)), None);
+    }
+    let other = Connection { flow: 8, handles: &[], ..APPLICATION };
+    assert!(joiner.event(&other.passed(abi::REASON_KERNEL)).is_some(), "another flow's");
+}
+
+/// Where there was no memory for a record, the id says nothing.
+#[test]
+fn an_end_without_an_id_hides_no_later_flow() {
+    let nameless = |mut event: Event| {
+        event.record.flow = [0, 0];
+        event
+    };
+    let mut joiner = joiner();
+    assert!(joiner.event(&nameless(APPLICATION.ended(abi::HOW_CLOSED, 0))).is_some());
+    assert!(joiner.event(&nameless(APPLICATION.passed(abi::REASON_KERNEL))).is_some());
+}
+
 #[test]
 fn inferred_hops_are_marked_at_the_service_that_forgot() {
     let forgets = Connection { flags: abi::ORIGIN_INFERRED, ..FIRST_SERVICE };

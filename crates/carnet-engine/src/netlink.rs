@@ -1,41 +1,24 @@
-//! rtnetlink, as little of it as routes need: dumps, and notice that something has changed.
+//! Netlink, as little of it as this engine asks the kernel: dumps, whose answers are read one by one.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// A socket that becomes readable when routes, rules, interfaces or addresses of this network namespace change.
-pub fn subscribe() -> io::Result<OwnedFd> {
-    let notices = open(SockFlag::SOCK_NONBLOCK)?;
-    bind(notices.as_raw_fd(), &NetlinkAddr::new(0, CHANGES))?;
-    Ok(notices)
-}
-
-/// Takes all notices there are, unread: what has changed is found by looking. Lost ones are notices too.
-pub fn drain(notices: &OwnedFd) -> io::Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        match recv(notices.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Asks for all of one kind (`RTM_GETROUTE`, `RTM_GETRULE`) of a family, and gives the body of each answer to `each`.
-pub fn dump(kind: u16, family: AddressFamily, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-    let netlink = open(SockFlag::empty())?;
-    let header =
-        Header { size: size_of::<Request>() as u32, kind, flags: NLM_F_REQUEST | NLM_F_DUMP, ..Header::default() };
-    let request = Request { header, family: family as u8, ..Request::default() };
-    send(netlink.as_raw_fd(), request.as_bytes(), MsgFlags::empty())?;
+/// Asks for all of one kind, and gives the body of each answer to `each`. `request` is what follows the header.
+pub fn dump(
+    protocol: SockProtocol,
+    kind: u16,
+    request: &[u8],
+    mut each: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    let size = (size_of::<Header>() + request.len()) as u32;
+    let header = Header { size, kind, flags: NLM_F_REQUEST | NLM_F_DUMP, ..Header::default() };
+    send(netlink.as_raw_fd(), &[header.as_bytes(), request].concat(), MsgFlags::empty())?;
     // Larger than what the kernel puts in one message where the reader has room for it.
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -64,6 +47,7 @@ fn parse(mut answers: &[u8], each: &mut impl FnMut(&[u8]) -> io::Result<()>) -> 
         match header.kind {
             NLMSG_DONE | NLMSG_ERROR => {
                 let error = i32::read_from_prefix(body).map_or(0, |(error, _)| error);
+                // Negative errnos. Whatever else the number may be, there is one to tell.
                 return if error == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(error.wrapping_neg())) };
             }
             _ => each(body)?,
@@ -89,11 +73,6 @@ pub fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is malformed")
 }
 
-fn open(flags: SockFlag) -> io::Result<OwnedFd> {
-    let flags = flags | SockFlag::SOCK_CLOEXEC;
-    Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?)
-}
-
 /// `struct nlmsghdr`.
 #[derive(Clone, Copy, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
 #[repr(C)]
@@ -103,15 +82,6 @@ struct Header {
     flags: u16,
     sequence: u32,
     port: u32,
-}
-
-/// `struct nlmsghdr` and a `struct rtmsg` or `struct fib_rule_hdr`, which begin with the family and have one size.
-#[derive(Clone, Copy, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
-#[repr(C)]
-struct Request {
-    header: Header,
-    family: u8,
-    rest: [u8; 11],
 }
 
 /// `struct rtattr`.
@@ -130,25 +100,38 @@ const NLMSG_DONE: u16 = libc::NLMSG_DONE as u16;
 /// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
 const NLA_FLAGS: u16 = 0xc000;
 
-/// The kernel's groups of notices: bit n - 1 for group n.
-const CHANGES: u32 = group(libc::RTNLGRP_LINK) // IPv4 routes go with their interface, and nobody says so
-    | group(libc::RTNLGRP_NEXTHOP)
-    | group(libc::RTNLGRP_IPV4_IFADDR)
-    | group(libc::RTNLGRP_IPV6_IFADDR)
-    | group(libc::RTNLGRP_IPV4_ROUTE)
-    | group(libc::RTNLGRP_IPV6_ROUTE)
-    | group(libc::RTNLGRP_IPV4_RULE)
-    | group(libc::RTNLGRP_IPV6_RULE)
-    | group(libc::RTNLGRP_IPV4_NETCONF) // ignore_routes_with_linkdown
-    | group(libc::RTNLGRP_IPV6_NETCONF);
-
-const fn group(number: u32) -> u32 {
-    1 << (number - 1)
-}
-
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Messages that make sense but for their size get further than random bytes.
+        #[test]
+        fn no_answer_panics(
+            kind in prop::sample::select(vec![24, NLMSG_ERROR, NLMSG_DONE]),
+            flags in prop::sample::select(vec![2, NLM_F_DUMP_INTR]),
+            body in prop::collection::vec(any::<u8>(), 0..40),
+            wrong in -20..20_i32,
+        ) {
+            let mut bytes = message(kind, flags, &body);
+            let size = 16 + body.len() as i32 + wrong;
+            bytes[..4].copy_from_slice(&size.to_ne_bytes());
+            let mut bodies = 0;
+            let result = parse(&bytes, &mut |_| {
+                bodies += 1;
+                Ok(())
+            });
+            prop_assert!(bodies <= 1 || wrong < 0, "{result:?}");
+        }
+    }
+
+    /// Negated it is no number of 32 bits.
+    #[test]
+    fn the_lowest_number_is_an_error_like_others() {
+        assert!(parse(&message(NLMSG_ERROR, 0, &i32::MIN.to_ne_bytes()), &mut |_| Ok(())).is_err());
+    }
 
     fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
         let size = (size_of::<Header>() + body.len()) as u32;
