@@ -10,6 +10,10 @@ use std::{env, fs};
 use crate::command::finish;
 use crate::sockets::until;
 
+/// curl's exit codes where the destination refuses: a service has accepted the connection, and then it is reset. That may
+/// be before curl sees that it is connected (7), before it has sent its request (55), or later, with or without a FIN.
+pub const CURL_GOT_NOTHING: [i32; 4] = [7, 52, 55, 56];
+
 /// The path on which programs are looked for: what `scripts/install-deps.sh` has put below the target directory, the
 /// caller's, and where the system's daemons are.
 pub fn path() -> OsString {

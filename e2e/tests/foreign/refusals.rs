@@ -3,15 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use carnet_e2e::netns;
-use carnet_e2e::programs::foreign;
+use carnet_e2e::programs::{CURL_GOT_NOTHING, foreign};
 
 use crate::stage::Service::{Haproxy, Inspect, Mitmdump, Redsocks};
 use crate::stage::{SOCKS_PORT, Stage};
 
 /// curl's own exit codes.
 const CURL_GOT_AN_ERROR: i32 = 22;
-/// 7: the reset has come before curl saw that it was connected; 55: before it had sent its request.
-const CURL_GOT_NOTHING: [i32; 4] = [7, 52, 55, 56];
 const CURL_COULD_NOT_CONNECT: i32 = 7;
 
 /// Nobody listens on it in a network namespace of the test's own.

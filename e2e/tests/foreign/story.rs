@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use carnet_e2e::command::{carnet_run, finish};
 use carnet_e2e::flow_log::FlowLog;
 use carnet_e2e::netns;
-use carnet_e2e::programs::{Started, foreign, path, program, require, succeed};
+use carnet_e2e::programs::{CURL_GOT_NOTHING, Started, foreign, path, program, require, succeed};
 use carnet_e2e::sockets::until;
 use carnet_engine::listeners;
 
@@ -120,7 +120,7 @@ fn a_helper_outside_the_service_is_ended_by_the_guard() {
         let command = ["sh".to_owned(), "-c".to_owned(), script];
         let limit = LIMIT.to_string();
         let (ended, log) = stage.run(&[], &["--through", &redsocks, "--loop-limit", &limit], &command);
-        assert!([52, 56].contains(&ended.code), "curl gets no answer: {ended:?}");
+        assert!(CURL_GOT_NOTHING.contains(&ended.code), "curl gets no answer: {ended:?}");
 
         // redsocks's own connections to the SOCKS server are flows as well, and nobody is above it to get them.
         let (own, flows): (Vec<_>, Vec<_>) =
