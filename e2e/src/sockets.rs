@@ -1,7 +1,7 @@
 //! Sockets as tests need them: every wait has a deadline, and every step can be taken by itself.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,14 @@ pub fn connect_on(socket: Socket, to: &SockAddr) -> Result<TcpStream, i32> {
 /// IPv4 where it is an IPv4-mapped address.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// IPv4 in its IPv6 form.
+pub fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+        IpAddr::V6(_) => address,
+    }
 }
 
 /// Sends a few bytes through, one way and back, so that both ends are known to be connected to each other.

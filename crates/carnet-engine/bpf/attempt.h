@@ -156,7 +156,7 @@ static __noinline bool attempt_claim(struct attempt *attempt, const struct carne
 __noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct mptcp_sock *connection = NULL;
+	struct mptcp_sock *connection;
 	const struct cred *cred;
 	__u64 caps = 0; /* before Linux 6.3 two words, the lower one first */
 	struct sock *sock;
@@ -166,8 +166,7 @@ __noinline int carnet_is_kernels(struct bpf_sock_addr *ctx)
 	if (!ctx->sk)
 		return 0;
 	sock = kernel_sock(ctx->sk);
-	if (bpf_core_type_exists(struct mptcp_sock))
-		connection = bpf_skc_to_mptcp_sock(ctx->sk);
+	connection = mptcp_connection(ctx->sk);
 	if (connection)
 		return BPF_CORE_READ(connection, first) != sock;
 	if (!sock || !BPF_CORE_READ_BITFIELD_PROBED(sock, sk_kern_sock))
@@ -202,8 +201,7 @@ static __noinline void attempt_left_alone(struct attempt *attempt, const struct 
 	event->remote = attempt->question.remote;
 	event->verdict = CARNET_VERDICT_PASS;
 	event->reason = reason;
-	event->pid = bpf_get_current_pid_tgid() >> 32;
-	event->uid = bpf_get_current_uid_gid();
+	event_caller(event);
 	event_submit(event);
 }
 

@@ -147,13 +147,11 @@ static __always_inline void attempt_event(struct attempt *attempt, __u64 now, in
 	event->remote = question->remote;
 	event->verdict = question->verdict;
 	event->reason = question->reason;
-	if (question->provider < CARNET_MAX_PROVIDERS)
-		event->handle = policy->provider[question->provider].handle;
+	event->handle = provider_handle(policy, question->provider);
 	if (question->rule < CARNET_MAX_RULES)
 		event->filter = policy->rule[question->rule].filter;
 	event->error = error;
-	event->pid = bpf_get_current_pid_tgid() >> 32;
-	event->uid = bpf_get_current_uid_gid();
+	event_caller(event);
 	event_submit(event);
 }
 
@@ -268,9 +266,7 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	sock->flow.context = 0;
 	sock->flow.uid = sock_uid(ctx->sk);
 	sock->decided_at = now;
-	sock->dialer = 0;
-	if (question->dialer < CARNET_MAX_PROVIDERS)
-		sock->dialer = attempt->policy->provider[question->dialer].handle;
+	sock->dialer = provider_handle(attempt->policy, question->dialer);
 	question->has_record = !!(sock->flags & SOCK_RECORD);
 	question->depth = sock->base;
 	question->floor = record_floor(&sock->flow.record);

@@ -22,18 +22,16 @@ int carnet_sock_create(struct bpf_sock *ctx)
 	const struct carnet_policy *policy;
 	struct carnet_event *event;
 	bool refused;
-	__u32 owned, i;
 	__u64 now;
+	__u32 i;
 
 	if (is_seen(type, protocol) || !config)
 		return 1;
 	policy = carnet_policy_at(config->policy_slot);
 	if (!policy)
 		return 1;
-	owned = carnet_owned_by_caller(config->policy_slot);
-	if (!(owned & OWNED_GOVERNED))
+	if (!caller_is_governed(config, &i))
 		return 1;
-	i = owning_provider(owned);
 	/* Services do as they like: what they have of a flow they have inspected. */
 	refused = i >= CARNET_MAX_PROVIDERS && policy->flags & CARNET_POLICY_STRICT;
 	now = bpf_ktime_get_boot_ns();
@@ -45,13 +43,11 @@ int carnet_sock_create(struct bpf_sock *ctx)
 		event->verdict = refused ? CARNET_VERDICT_REFUSE : CARNET_VERDICT_PASS;
 		event->reason = CARNET_REASON_SOCKET;
 		event->error = refused ? EACCES : 0;
-		if (i < CARNET_MAX_PROVIDERS)
-			event->dialer = policy->provider[i].handle;
+		event->dialer = provider_handle(policy, i);
 		event->family = family;
 		event->sock_type = type;
 		event->protocol = protocol;
-		event->pid = event->record.origin.pid;
-		event->uid = event->record.origin.uid;
+		event_caller(event);
 		event_submit(event);
 	}
 	return hook_return(refused ? EACCES : 0);

@@ -6,40 +6,35 @@
 #include "event.h"
 #include "owner.h"
 
-#define QUIC_PORT       443
-#define ETH_P_IPV6      0x86dd
-
-static __always_inline void datagram_describe(struct carnet_event *event, struct bpf_sock_addr *ctx,
-					      const struct carnet_config *config,
-					      const struct carnet_destination *to, __u32 family, __u32 dialer,
-					      __u32 verdict)
-{
-	record_begin(&event->record, config, ctx, &to->remote, family, IPPROTO_UDP, 0, event->time);
-	event->remote = to->remote;
-	event->verdict = verdict;
-	event->reason = verdict == CARNET_VERDICT_REFUSE ? CARNET_REASON_QUIC : CARNET_REASON_UDP;
-	event->error = 0;
-	event->dialer = dialer;
-	event->pid = event->record.origin.pid;
-	event->uid = event->record.origin.uid;
-}
+#define QUIC_PORT  443
+#define ETH_P_IPV6 0x86dd
 
 /* Whether it has to be told. The one who makes the entry tells: two threads may send at once. */
 static __always_inline bool datagram_is_first(const struct carnet_destination *to)
 {
 	__u8 told = 1;
-	int err; /* not a long: until Linux 6.4 the upper half of what the helper returns is not the sign's */
 
-	err = bpf_map_update_elem(&carnet_destinations, to, &told, BPF_NOEXIST);
-	return err != -EEXIST;
+	return map_insert(&carnet_destinations, to, &told) != -EEXIST;
 }
 
-/* sendto() with an address. */
-static __always_inline int datagram_sent(struct bpf_sock_addr *ctx, const struct carnet_config *config,
-					 const struct carnet_destination *to, __u32 family, __u32 dialer,
-					 __u32 verdict)
+/* Tells where a datagram goes, or with an errno that it was refused; the event has its record already. */
+static __always_inline void datagram_tell(struct carnet_event *event, const struct carnet_addr *remote, __u32 dialer,
+					  int error)
 {
-	int error = verdict == CARNET_VERDICT_REFUSE ? ECONNREFUSED : 0;
+	event->remote = *remote;
+	event->verdict = error ? CARNET_VERDICT_REFUSE : CARNET_VERDICT_PASS;
+	event->reason = error ? CARNET_REASON_QUIC : CARNET_REASON_UDP;
+	event->error = error;
+	event->dialer = dialer;
+	event->pid = event->record.origin.pid;
+	event->uid = event->record.origin.uid;
+	event_submit(event);
+}
+
+/* sendto() with an address. Returns the errno with which it fails. */
+static __always_inline int datagram_sent(struct bpf_sock_addr *ctx, const struct carnet_config *config,
+					 const struct carnet_destination *to, __u32 family, __u32 dialer, int error)
+{
 	struct carnet_event *event;
 
 	if (!datagram_is_first(to))
@@ -47,68 +42,45 @@ static __always_inline int datagram_sent(struct bpf_sock_addr *ctx, const struct
 	event = event_begin(CARNET_EVENT_DATAGRAM, bpf_ktime_get_boot_ns(), to->cookie);
 	if (!event)
 		return error;
-	datagram_describe(event, ctx, config, to, family, dialer, verdict);
-	event->error = error;
-	event_submit(event);
+	record_begin(&event->record, config, ctx, &to->remote, family, IPPROTO_UDP, 0, event->time);
+	datagram_tell(event, &to->remote, dialer, error);
 	return error;
-}
-
-/*
- * connect(). It sends nothing: getaddrinfo() connects a socket to each address of a name to see which it can reach, and
- * would put those last that it is refused. So the decision is kept for carnet_egress(), which sees what is sent.
- */
-static __always_inline int datagram_connected(struct bpf_sock_addr *ctx, const struct carnet_config *config,
-					      const struct carnet_destination *to, __u32 family, __u32 dialer,
-					      __u32 verdict, bool blocks_quic)
-{
-	struct carnet_connected *connected;
-	struct bpf_sock *sk = ctx->sk;
-
-	if (!sk)
-		return 0;
-	connected = bpf_sk_storage_get(&carnet_datagram_socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	/* Without memory for that it is told or refused too early, rather than not at all. */
-	if (!connected)
-		return datagram_sent(ctx, config, to, family, dialer, verdict);
-	connected->event.version = CARNET_ABI_VERSION;
-	connected->event.kind = CARNET_EVENT_DATAGRAM;
-	connected->event.size = sizeof(connected->event);
-	connected->event.time = bpf_ktime_get_boot_ns();
-	connected->event.cookie = to->cookie;
-	datagram_describe(&connected->event, ctx, config, to, family, dialer, verdict);
-	connected->blocks_quic = blocks_quic;
-	connected->told = 0;
-	return 0;
 }
 
 /* A UDP socket's call to the destination `to`. Returns 0, or the errno with which the call fails. */
 static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct carnet_destination *to, bool connect)
 {
 	const struct carnet_config *config = carnet_config_now();
+	struct carnet_connected *connected = NULL;
 	const struct carnet_policy *policy;
-	__u32 owned, i, dialer = 0, verdict = CARNET_VERDICT_PASS;
-	bool blocks_quic = false;
+	struct bpf_sock *sk = ctx->sk;
 	__u32 family = ctx->family; /* the socket's: an IPv6 one may send to IPv4 */
+	bool blocks_quic;
+	__u32 i, dialer;
 
-	if (!config)
+	if (!config || !sk)
 		return 0;
 	policy = carnet_policy_at(config->policy_slot);
-	if (!policy)
+	if (!policy || !caller_is_governed(config, &i))
 		return 0;
-	owned = carnet_owned_by_caller(config->policy_slot);
-	if (!(owned & OWNED_GOVERNED))
-		return 0;
-	i = owning_provider(owned);
-	if (i < CARNET_MAX_PROVIDERS)
-		dialer = policy->provider[i].handle;
-	else
-		blocks_quic = policy->flags & CARNET_POLICY_BLOCK_QUIC;
-	if (blocks_quic && to->remote.port == QUIC_PORT)
-		verdict = CARNET_VERDICT_REFUSE;
+	dialer = provider_handle(policy, i);
+	blocks_quic = !dialer && policy->flags & CARNET_POLICY_BLOCK_QUIC;
 	to->cookie = bpf_get_socket_cookie(ctx);
+	/*
+	 * connect() sends nothing: getaddrinfo() connects a socket to each address of a name to see which it can reach,
+	 * and would put those last that it is refused. So who connects is kept for carnet_egress(), which sees what is
+	 * sent. Without memory for that it is told or refused too early, rather than not at all.
+	 */
 	if (connect)
-		return datagram_connected(ctx, config, to, family, dialer, verdict, blocks_quic);
-	return datagram_sent(ctx, config, to, family, dialer, verdict);
+		connected = bpf_sk_storage_get(&carnet_datagram_socks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!connected)
+		return datagram_sent(ctx, config, to, family, dialer,
+				     blocks_quic && to->remote.port == QUIC_PORT ? ECONNREFUSED : 0);
+	record_begin(&connected->record, config, ctx, &to->remote, family, IPPROTO_UDP, 0, bpf_ktime_get_boot_ns());
+	connected->dialer = dialer;
+	connected->blocks_quic = blocks_quic;
+	connected->told = 0;
+	return 0;
 }
 
 /* The hooks share these. Frames of their own, because the connect hooks have none to spare. */
@@ -164,22 +136,17 @@ static __always_inline bool is_source_routed(struct __sk_buff *skb)
 }
 
 /* Tells of a packet of a connected socket. Where a later connect() has failed, it still goes to the one before. */
-static __always_inline void datagram_tell(const struct carnet_connected *connected, const struct carnet_destination *to,
-					  bool refused)
+static __always_inline void datagram_left(const struct carnet_connected *connected,
+					  const struct carnet_destination *to, bool refused)
 {
-	struct carnet_event *event = bpf_ringbuf_reserve(&carnet_events, sizeof(*event), 0);
+	struct carnet_event *event =
+		event_begin(CARNET_EVENT_DATAGRAM, connected->record.origin.time, to->cookie);
 
-	if (!event) {
-		carnet_count(CARNET_COUNT_EVENTS_LOST);
+	if (!event)
 		return;
-	}
-	*event = connected->event;
-	event->remote = to->remote;
+	event->record = connected->record;
 	event->record.origin.remote = to->remote;
-	event->verdict = refused ? CARNET_VERDICT_REFUSE : CARNET_VERDICT_PASS;
-	event->reason = refused ? CARNET_REASON_QUIC : CARNET_REASON_UDP;
-	event->error = refused ? EPERM : 0;
-	event_submit(event);
+	datagram_tell(event, &to->remote, connected->dialer, refused ? EPERM : 0);
 }
 
 /*
@@ -204,17 +171,17 @@ int carnet_egress(struct __sk_buff *skb)
 	connected = bpf_sk_storage_get(&carnet_datagram_socks, sk, NULL, 0);
 	if (!connected)
 		return 1;
-	to.remote.port = connected->event.remote.port;
+	to.remote.port = connected->record.origin.remote.port;
 	if (!datagram_goes_to(skb, &to.remote))
 		return 1;
 	refused = connected->blocks_quic && to.remote.port == QUIC_PORT;
-	newest = addr_equal(&to.remote, &connected->event.remote);
+	newest = addr_equal(&to.remote, &connected->record.origin.remote);
 	if (!newest || !connected->told) {
 		to.cookie = bpf_get_socket_cookie(skb);
 		if (newest)
 			connected->told = 1;
 		if (datagram_is_first(&to))
-			datagram_tell(connected, &to, refused);
+			datagram_left(connected, &to, refused);
 	}
 	return !refused;
 }

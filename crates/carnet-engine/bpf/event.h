@@ -23,6 +23,13 @@ static __always_inline struct carnet_event *event_begin(__u16 kind, __u64 now, _
 	return event;
 }
 
+/* Who called. */
+static __always_inline void event_caller(struct carnet_event *event)
+{
+	event->pid = bpf_get_current_pid_tgid() >> 32;
+	event->uid = bpf_get_current_uid_gid();
+}
+
 /* A record as an event shows it: nothing with which it could be set again. */
 static __always_inline void event_record(struct carnet_event *event, const struct carnet_records *record)
 {

@@ -107,12 +107,16 @@ __noinline int carnet_flight_begin(__u32 handle, const struct carnet_addr *remot
 	return 0;
 }
 
-static __always_inline void flight_end(__u32 slot, bool held)
+/* The socket has left its flight. */
+static __always_inline void flight_end(struct carnet_sock *sock)
 {
+	bool held = sock->flags & SOCK_ACCEPTED;
+	__u32 slot = sock->flight;
 	struct carnet_flight *flight;
 
 	if (!slot)
 		return;
+	sock->flight = 0;
 	flight = flight_at(slot - 1);
 	if (!flight)
 		return;

@@ -20,13 +20,13 @@ static __always_inline bool handover_share_used(__u32 uid, const struct carnet_c
 	return !share || *share >= config->handover_share;
 }
 
-/* After an entry of the uid's was deleted. */
-static __always_inline void handover_give_back(__u32 uid)
+/* The uid has one more entry, or with -1 one less. */
+static __always_inline void handover_count(__u32 uid, int by)
 {
 	__u32 *share = handover_share(uid);
 
 	if (share)
-		__sync_fetch_and_add(share, -1);
+		__sync_fetch_and_add(share, by);
 }
 
 /* False: it was not there. */
@@ -40,7 +40,7 @@ static __always_inline bool handover_delete(const struct carnet_tuple *tuple)
 	uid = entry->uid;
 	if (bpf_map_delete_elem(&carnet_handovers, tuple))
 		return false;
-	handover_give_back(uid);
+	handover_count(uid, -1);
 	return true;
 }
 
@@ -48,18 +48,17 @@ static __always_inline bool handover_delete(const struct carnet_tuple *tuple)
 static __always_inline bool handover_insert(const struct carnet_tuple *tuple, const struct carnet_handover *entry)
 {
 	const struct carnet_config *config = carnet_config_now();
-	__u32 *share = handover_share(entry->uid);
-	int err; /* not a long: until Linux 6.4 the upper half of what the helper returns is not the sign's */
+	int err;
 
-	if (!config || !share || *share >= config->handover_share)
+	if (!config || handover_share_used(entry->uid, config))
 		return false;
 	/* Counted before the entry is there: it may be taken, and given back, before this function ends. */
-	__sync_fetch_and_add(share, 1);
-	err = bpf_map_update_elem(&carnet_handovers, tuple, entry, BPF_NOEXIST);
+	handover_count(entry->uid, 1);
+	err = map_insert(&carnet_handovers, tuple, entry);
 	if (err == -EEXIST && handover_delete(tuple))
-		err = bpf_map_update_elem(&carnet_handovers, tuple, entry, BPF_NOEXIST);
+		err = map_insert(&carnet_handovers, tuple, entry);
 	if (err)
-		__sync_fetch_and_add(share, -1);
+		handover_count(entry->uid, -1);
 	return !err;
 }
 

@@ -181,16 +181,20 @@ struct {
 	__type(value, struct carnet_sock);
 } carnet_socks SEC(".maps");
 
+/* The MPTCP connection of a subflow, or NULL. */
+static __always_inline struct mptcp_sock *mptcp_connection(struct bpf_sock *sk)
+{
+	return bpf_core_type_exists(struct mptcp_sock) ? bpf_skc_to_mptcp_sock(sk) : NULL;
+}
+
 /*
  * What is known of a socket, or NULL. Programs see an MPTCP connection's subflows, each a TCP socket, but the sockets
  * of processes are the connection: what is known is kept there.
  */
 static __always_inline struct carnet_sock *sock_known(struct bpf_sock *sk, __u64 flags)
 {
-	struct mptcp_sock *connection = NULL;
+	struct mptcp_sock *connection = mptcp_connection(sk);
 
-	if (bpf_core_type_exists(struct mptcp_sock))
-		connection = bpf_skc_to_mptcp_sock(sk);
 	if (connection)
 		return bpf_sk_storage_get(&carnet_socks, connection, NULL, flags);
 	return bpf_sk_storage_get(&carnet_socks, sk, NULL, flags);
@@ -251,9 +255,11 @@ struct {
 
 /* What there is to tell of a connected UDP socket's destination, once something is sent there. */
 struct carnet_connected {
-	struct carnet_event event;       /* of the newest connect() */
-	__u32               told;
-	__u32               blocks_quic; /* who connected is refused port 443 */
+	struct carnet_records record; /* of the newest connect(): who, where to and when */
+	__u32                 dialer; /* handle of the provider whose owner made it, or 0 */
+	__u32                 told;
+	__u32                 blocks_quic; /* who connected is refused port 443 */
+	__u32                 pad;
 };
 
 struct {
@@ -306,6 +312,18 @@ static __always_inline const struct carnet_config *carnet_config_now(void)
 static __always_inline const struct carnet_policy *carnet_policy_at(__u32 slot)
 {
 	return bpf_map_lookup_elem(&carnet_policies, &slot);
+}
+
+/* An entry that is not there yet. The errno is an int: as a long, Linux before 6.4 has no sign in its upper half. */
+static __always_inline int map_insert(void *map, const void *key, const void *value)
+{
+	return bpf_map_update_elem(map, key, value, BPF_NOEXIST);
+}
+
+/* The handle of the provider with this index, 0: there is none. */
+static __always_inline __u32 provider_handle(const struct carnet_policy *policy, __u32 i)
+{
+	return i < CARNET_MAX_PROVIDERS ? policy->provider[i].handle : 0;
 }
 
 /* Providers with a listener on this port, as a bitmap. */

@@ -137,6 +137,15 @@ static __always_inline __u32 owning_provider(__u32 owned)
 	return found;
 }
 
+/* Whether the calling process is governed, and the index of the provider it belongs to, CARNET_NONE: an application. */
+static __always_inline bool caller_is_governed(const struct carnet_config *config, __u32 *provider)
+{
+	__u32 owned = carnet_owned_by_caller(config->policy_slot);
+
+	*provider = owning_provider(owned);
+	return owned & OWNED_GOVERNED;
+}
+
 /* Index of the provider with this handle, or CARNET_NONE. */
 __noinline int carnet_provider_with_handle(__u32 handle, __u32 slot)
 {

@@ -188,7 +188,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	/* Where the client ends at this moment, the entry's memory may have become another's while it was copied. */
 	if (bpf_map_delete_elem(&carnet_handovers, &tuple))
 		return sockops_unannounced(ctx, sk, policy, slot, owned, &ends);
-	handover_give_back(sock->flow.uid);
+	handover_count(sock->flow.uid, -1);
 	sock->flags = SOCK_ACCEPTED;
 	sock->cookie = bpf_get_socket_cookie(ctx);
 	carnet_count(CARNET_COUNT_HANDED_OVER);
@@ -200,26 +200,49 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 }
 
 /*
- * What both ends counted, without the SYN and FINs that the kernel's counters include: our SYN and our FIN among the
- * acknowledged bytes, the peer's FIN among the received ones.
+ * A connection that was decided on is over: nothing of it is in flight any more. Returns the event, which the caller
+ * completes, or NULL.
  */
-static __always_inline void end_counts(struct bpf_sock_ops *ctx, struct sock *sk, struct carnet_event *event,
-				       __u32 old_state)
+static __always_inline struct carnet_event *sock_end(struct carnet_sock *sock, __u64 netns, const struct ends *ends)
 {
-	volatile struct bpf_sock_ops *fields = ctx;
-	__u64 acked = fields->bytes_acked, received = fields->bytes_received;
-	__u32 una = fields->snd_una;
-	unsigned long flags = BPF_CORE_READ(sk, __sk_common.skc_flags);
-	bool closing = old_state == BPF_TCP_FIN_WAIT2 || old_state == BPF_TCP_CLOSING ||
-		       old_state == BPF_TCP_LAST_ACK ||
-		       old_state == BPF_TCP_TIME_WAIT;
-	bool fin_came, fin_acked;
+	struct carnet_tuple tuple = {};
+	struct carnet_event *event;
 
-	fin_came = flags & (1UL << SOCK_DONE);
-	fin_acked = closing && BPF_CORE_READ((struct tcp_sock *)sk, write_seq) == una;
+	if (sock->flags & SOCK_HANDS_OVER) {
+		tuple_of(&tuple, netns, &ends->local, &ends->remote, sock->isn);
+		handover_delete(&tuple);
+	}
+	sock->flags &= ~(SOCK_DECIDED | SOCK_SENT | SOCK_HANDS_OVER);
+	event = event_of_end(sock, bpf_ktime_get_boot_ns());
+	if (event)
+		event->local = ends->local;
+	return event;
+}
+
+/*
+ * What both ends counted, without the SYN and FINs that the kernel's counters include: our SYN and our FIN among the
+ * acknowledged bytes, the peer's FIN among the received ones. Returns whether the peer's FIN has come.
+ */
+static __always_inline bool end_payload(struct sock *sk, struct carnet_event *event, bool closing)
+{
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+	__u64 acked = BPF_CORE_READ(tcp, bytes_acked), received = BPF_CORE_READ(tcp, bytes_received);
+	bool fin_came = BPF_CORE_READ(sk, __sk_common.skc_flags) & (1UL << SOCK_DONE);
+	bool fin_acked = closing && BPF_CORE_READ(tcp, write_seq) == BPF_CORE_READ(tcp, snd_una);
+
 	event->error = BPF_CORE_READ(sk, sk_err);
 	event->sent = acked > 1 ? acked - 1 - fin_acked : 0;
 	event->received = received >= fin_came ? received - fin_came : 0;
+	return fin_came;
+}
+
+static __always_inline void end_counts(struct sock *sk, struct carnet_event *event, __u32 old_state)
+{
+	bool closing = old_state == BPF_TCP_FIN_WAIT2 || old_state == BPF_TCP_CLOSING ||
+		       old_state == BPF_TCP_LAST_ACK ||
+		       old_state == BPF_TCP_TIME_WAIT;
+
+	end_payload(sk, event, closing);
 	if (old_state == BPF_TCP_SYN_SENT) {
 		event->how = CARNET_HOW_FAILED;
 		event->sent = 0;
@@ -259,7 +282,6 @@ static __always_inline void refused_remember(const struct carnet_sock *sock, int
 static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct carnet_sock *sock,
 					   __u32 old_state)
 {
-	struct carnet_tuple tuple = {};
 	struct sock *kernel = kernel_sock(sk);
 	struct carnet_event *event;
 	struct ends ends = {};
@@ -267,24 +289,17 @@ static __always_inline void sockops_closed(struct bpf_sock_ops *ctx, struct bpf_
 	/* Another subflow's end is not the connection's. */
 	if (sock->cookie != bpf_get_socket_cookie(ctx))
 		return;
-	flight_end(sock->flight, sock->flags & SOCK_ACCEPTED);
-	sock->flight = 0;
+	flight_end(sock);
 	if (!(sock->flags & SOCK_DECIDED))
 		return;
 	sockops_ends(ctx, &ends);
-	if (sock->flags & SOCK_HANDS_OVER) {
-		tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote, sock->isn);
-		handover_delete(&tuple);
-	}
 	if (kernel && old_state == BPF_TCP_SYN_SENT)
 		refused_remember(sock, BPF_CORE_READ(kernel, sk_err), sk->bound_dev_if);
-	sock->flags &= ~(SOCK_DECIDED | SOCK_SENT | SOCK_HANDS_OVER);
-	event = event_of_end(sock, bpf_ktime_get_boot_ns());
+	event = sock_end(sock, bpf_get_netns_cookie(ctx), &ends);
 	if (!event)
 		return;
-	event->local = ends.local;
 	if (kernel)
-		end_counts(ctx, kernel, event, old_state);
+		end_counts(kernel, event, old_state);
 	event_submit(event);
 }
 

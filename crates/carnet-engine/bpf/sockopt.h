@@ -55,9 +55,7 @@ static __always_inline __u32 caller_handle(const struct carnet_config *config)
 	const struct carnet_policy *policy = carnet_policy_at(config->policy_slot);
 	__u32 i = owning_provider(carnet_owned_by_caller(config->policy_slot));
 
-	if (!policy)
-		return 0;
-	return i < CARNET_MAX_PROVIDERS ? policy->provider[i].handle : 0;
+	return policy ? provider_handle(policy, i) : 0;
 }
 
 static __always_inline int get_records(struct bpf_sockopt *ctx, struct carnet_sock *sock,
@@ -284,8 +282,7 @@ static __always_inline void set_event(struct bpf_sockopt *ctx, struct carnet_soc
 		event_record(event, &sock->flow.record);
 	event->handle = handle;
 	event->error = err;
-	event->pid = bpf_get_current_pid_tgid() >> 32;
-	event->uid = bpf_get_current_uid_gid();
+	event_caller(event);
 	event_submit(event);
 }
 

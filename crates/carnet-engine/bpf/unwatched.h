@@ -28,16 +28,9 @@ static __always_inline void sock_ends(struct sock *sk, struct ends *ends)
 /* What is known of how it ended, now that nobody tells. */
 static __always_inline void unwatched_counts(struct sock *sk, struct carnet_event *event)
 {
-	struct tcp_sock *tcp = (struct tcp_sock *)sk;
-	__u64 acked = BPF_CORE_READ(tcp, bytes_acked), received = BPF_CORE_READ(tcp, bytes_received);
 	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	bool fin_came = BPF_CORE_READ(sk, __sk_common.skc_flags) & (1UL << SOCK_DONE);
-	bool fin_acked = (state == BPF_TCP_CLOSE || state == BPF_TCP_FIN_WAIT2) &&
-			 BPF_CORE_READ(tcp, write_seq) == BPF_CORE_READ(tcp, snd_una);
+	bool fin_came = end_payload(sk, event, state == BPF_TCP_CLOSE || state == BPF_TCP_FIN_WAIT2);
 
-	event->error = BPF_CORE_READ(sk, sk_err);
-	event->sent = acked > 1 ? acked - 1 - fin_acked : 0;
-	event->received = received >= fin_came ? received - fin_came : 0;
 	if (state == BPF_TCP_SYN_SENT)
 		event->how = CARNET_HOW_FAILED;
 	else if (event->error || (state == BPF_TCP_CLOSE && !fin_came))
@@ -51,26 +44,18 @@ static __always_inline void sock_end_unwatched(struct bpf_sock *ctx, struct carn
 {
 	bool tcp = ctx->type == SOCK_STREAM && ctx->protocol == IPPROTO_TCP;
 	struct sock *sk = (struct sock *)ctx;
-	struct carnet_tuple tuple = {};
 	struct carnet_event *event;
 	struct ends ends = {};
 
 	if (!tcp || BPF_CORE_READ((struct tcp_sock *)sk, bpf_sock_ops_cb_flags) & BPF_SOCK_OPS_STATE_CB_FLAG)
 		return;
-	flight_end(sock->flight, sock->flags & SOCK_ACCEPTED);
-	sock->flight = 0;
+	flight_end(sock);
 	if (!(sock->flags & SOCK_DECIDED) || !(sock->flags & SOCK_SENT))
 		return;
 	sock_ends(sk, &ends);
-	if (sock->flags & SOCK_HANDS_OVER) {
-		tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.local, &ends.remote, sock->isn);
-		handover_delete(&tuple);
-	}
-	sock->flags &= ~(SOCK_DECIDED | SOCK_SENT | SOCK_HANDS_OVER);
-	event = event_of_end(sock, bpf_ktime_get_boot_ns());
+	event = sock_end(sock, bpf_get_netns_cookie(ctx), &ends);
 	if (!event)
 		return;
-	event->local = ends.local;
 	unwatched_counts(sk, event);
 	event_submit(event);
 }

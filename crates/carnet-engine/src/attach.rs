@@ -1,7 +1,8 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::cgroup::Cgroup;
-use crate::{Engine, Error, ErrorKind};
+use crate::load::program;
+use crate::{Engine, Error};
 
 /// Where connections begin and are accepted.
 const CONNECTIONS: [&str; 6] = [
@@ -54,10 +55,7 @@ impl Engine {
 
     fn attach(&mut self, cgroup: &Cgroup, programs: &[&str]) -> Result<(), Error> {
         for name in programs {
-            let program = self.object.progs_mut().find(|program| program.name() == *name);
-            let program =
-                program.ok_or_else(|| Error::new(ErrorKind::Io, format!("the kernel object has no program {name}")))?;
-            let link = program.attach_cgroup(cgroup.as_fd().as_raw_fd()).map_err(|error| {
+            let link = program(&self.object, name)?.attach_cgroup(cgroup.as_fd().as_raw_fd()).map_err(|error| {
                 Error::bpf(format!("cannot attach {name} to the cgroup {}", cgroup.path().display()), error)
             })?;
             self.links.push(link);

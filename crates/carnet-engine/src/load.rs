@@ -8,6 +8,7 @@ use std::time::Duration;
 use carnet_abi::{COUNTERS, Config, Key, Question};
 use libbpf_rs::{
     Iter, Link, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput,
+    ProgramMut,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -186,8 +187,7 @@ impl Engine {
     /// Sockets of which the engine knows anything; 0 when none is open. Needs [`Options::for_test`].
     #[doc(hidden)]
     pub fn open_sockets(&self) -> Result<usize, Error> {
-        let program = self.object.progs_mut().find(|program| program.name() == COUNT_SOCKS);
-        let program = program.ok_or_else(|| Error::new(ErrorKind::Io, "the test program is not loaded"))?;
+        let program = program(&self.object, COUNT_SOCKS)?;
         let failed = |error| Error::bpf("cannot walk the sockets' storage", error);
         let link = program.attach_iter(self.map("carnet_socks")?.as_fd()).map_err(failed)?;
         let mut walk = Iter::new(&link).map_err(failed)?;
@@ -199,8 +199,7 @@ impl Engine {
     /// Asks the decision by itself, in the kernel. Needs [`Options::for_test`].
     #[doc(hidden)]
     pub fn ask(&self, question: &Question) -> Result<Question, Error> {
-        let program = self.object.progs_mut().find(|program| program.name() == ASK);
-        let program = program.ok_or_else(|| Error::new(ErrorKind::Io, "the test program is not loaded"))?;
+        let program = program(&self.object, ASK)?;
         let mut answer = *question;
         let input = ProgramInput { context_in: Some(answer.as_mut_bytes()), ..ProgramInput::default() };
         program.test_run(input).map_err(|error| Error::bpf("cannot run the decision", error))?;
@@ -245,6 +244,11 @@ impl Engine {
 /// Offset of the two counts in `struct carnet_flight`, behind lock, handle and address; the layout test checks it.
 #[doc(hidden)]
 pub const FLIGHT_COUNTS: usize = 4 + 4 + 24;
+
+pub(crate) fn program<'o>(object: &'o Object, name: &str) -> Result<ProgramMut<'o>, Error> {
+    let program = object.progs_mut().find(|program| program.name() == name);
+    program.ok_or_else(|| Error::new(ErrorKind::Io, format!("the kernel object has no program {name}")))
+}
 
 fn random() -> Result<u64, Error> {
     getrandom::u64().map_err(|error| Error::io("cannot get random numbers", std::io::Error::other(error)))

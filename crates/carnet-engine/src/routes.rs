@@ -24,7 +24,8 @@ use libbpf_rs::{MapHandle, ProgramInput};
 
 use self::map::Tables;
 use self::watch::{Mirror, Watch};
-use crate::{Engine, Error, ErrorKind};
+use crate::load::program;
+use crate::{Engine, Error};
 
 /// This network namespace's routes. [`Routes::watch`] puts them in force and keeps them current.
 pub struct Routes {
@@ -75,9 +76,7 @@ impl Engine {
 
     /// Cookie of the calling thread's network namespace, as the kernel program sees it.
     fn netns(&self) -> Result<u64, Error> {
-        let program = self.object.progs_mut().find(|program| program.name() == NETNS);
-        let program =
-            program.ok_or_else(|| Error::new(ErrorKind::Io, "the kernel object has no program carnet_netns"))?;
+        let program = program(&self.object, NETNS)?;
         let mut cookie = [0; 8];
         let input = ProgramInput { context_in: Some(&mut cookie), ..ProgramInput::default() };
         program.test_run(input).map_err(|error| Error::bpf("cannot ask for the network namespace", error))?;

@@ -12,13 +12,13 @@ use carnet_abi::{
     EVENT_CONNECT, REASON_DEAD, REASON_DEFAULT, REASON_FAMILY, REASON_RULE, VERDICT_PASS, VERDICT_REDIRECT,
     VERDICT_REFUSE,
 };
-use carnet_e2e::sockets::{PATIENCE, accept, assert_joined, connect, connect_on, is_idle, listen};
+use carnet_e2e::sockets::{PATIENCE, accept, assert_joined, connect, connect_on, is_idle, listen, mapped};
 use carnet_e2e::{Sandbox, raw};
 use carnet_policy::Service;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
 
-use super::{Kind, assert_redirected, mapped};
+use super::{Kind, assert_redirected};
 
 #[test]
 fn non_blocking() {

@@ -4,13 +4,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use carnet::Redirect;
 use carnet_abi::{REASON_DEVICE, REASON_RULE, REASON_RUNAWAY, VERDICT_PASS, VERDICT_REFUSE};
-use carnet_e2e::sockets::{accept, assert_joined, connect, connect_on, is_idle, listen, stream};
+use carnet_e2e::sockets::{accept, assert_joined, connect, connect_on, is_idle, listen, mapped, stream};
 use carnet_e2e::{Sandbox, netns, raw};
 use carnet_policy::{HostAction, Match, OnDead, Service};
 use nix::net::if_::if_nametoindex;
 use socket2::{SockRef, Socket};
 
-use super::{Kind, assert_redirected, mapped};
+use super::{Kind, assert_redirected};
 
 /// Servers of the neighbour, IPv4 and IPv6.
 fn servers() -> [TcpListener; 2] {

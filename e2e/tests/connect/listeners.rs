@@ -3,12 +3,12 @@
 use std::net::{SocketAddr, TcpListener};
 
 use carnet_abi::{REASON_FAMILY, REASON_RULE, VERDICT_REDIRECT, VERDICT_REFUSE};
-use carnet_e2e::sockets::{PATIENCE, connect_on, is_idle, listen, until};
+use carnet_e2e::sockets::{PATIENCE, connect_on, is_idle, listen, mapped, until};
 use carnet_e2e::{Sandbox, Service};
 use carnet_policy::Service as Awareness;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Kind, assert_redirected, mapped};
+use super::{Kind, assert_redirected};
 
 #[test]
 fn ipv4_loopback() {

@@ -6,7 +6,7 @@ mod interfaces;
 mod listeners;
 mod special;
 
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use carnet::Redirect;
 use carnet_e2e::sockets::{accept, assert_joined, canonical};
@@ -45,12 +45,4 @@ fn assert_redirected(listener: &TcpListener, client: &mut TcpStream, destination
     assert_eq!(client.peer_addr().expect("connected"), destination, "getpeername() answers as was asked");
     assert_joined(client, &mut accepted);
     accepted
-}
-
-/// The IPv4-mapped form.
-fn mapped(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(v4) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
-        IpAddr::V6(_) => address,
-    }
 }

@@ -6,12 +6,12 @@ use std::sync::Barrier;
 use std::thread;
 
 use carnet_abi::{Event, REASON_UDP, VERDICT_PASS};
-use carnet_e2e::sockets::canonical;
+use carnet_e2e::sockets::{canonical, mapped};
 use carnet_e2e::{Sandbox, netns, raw};
 use carnet_policy::Service;
 use socket2::SockRef;
 
-use super::{destinations, mapped, received, receiver, told, udp};
+use super::{destinations, received, receiver, told, udp};
 
 #[test]
 fn a_connected_socket_tells_its_destination() {

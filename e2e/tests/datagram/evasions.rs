@@ -8,11 +8,10 @@ use std::thread;
 
 use carnet_abi::{REASON_QUIC, REASON_UDP, VERDICT_PASS, VERDICT_REFUSE};
 use carnet_e2e::{Sandbox, netns, raw};
-use carnet_policy::Policy;
 use libc::{EACCES, EPERM};
 use socket2::Socket;
 
-use super::{received, receiver, told, udp};
+use super::{blocking, received, receiver, told, udp};
 
 /// The kernel leaves a socket connected where it was if connect() to elsewhere fails after the hook.
 #[test]
@@ -97,13 +96,6 @@ fn a_packet_with_an_ipv6_routing_header_is_dropped() {
         assert_eq!(sandbox.in_app(send), Err(EPERM));
         assert_nothing(&at);
     });
-}
-
-fn blocking() -> Sandbox {
-    let mut sandbox = Sandbox::new();
-    sandbox.policy = Policy { block_quic: true, ..Policy::default() };
-    sandbox.apply();
-    sandbox
 }
 
 /// Broadcasts have to be asked for with `SO_BROADCAST`.

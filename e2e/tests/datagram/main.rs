@@ -54,10 +54,10 @@ fn destinations(events: &[Event]) -> Vec<SocketAddr> {
     events.iter().map(|event| event.remote.to_socket_addr()).collect()
 }
 
-/// The IPv4 address in its IPv6 form.
-fn mapped(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
-        v6 => v6,
-    }
+/// Refuses applications' QUIC.
+fn blocking() -> Sandbox {
+    let mut sandbox = Sandbox::new();
+    sandbox.policy.block_quic = true;
+    sandbox.apply();
+    sandbox
 }

@@ -4,13 +4,13 @@ use std::net::{SocketAddr, UdpSocket};
 
 use carnet_abi::{REASON_QUIC, REASON_UDP, VERDICT_PASS, VERDICT_REFUSE};
 use carnet_e2e::raw::{Ring, send_to_each};
-use carnet_e2e::sockets::{accept, connect, listen};
+use carnet_e2e::sockets::{accept, connect, listen, mapped};
 use carnet_e2e::{Sandbox, netns};
 use carnet_policy::Service;
 use libc::{ECONNREFUSED, EPERM};
 use socket2::{SockAddr, Socket};
 
-use super::{destinations, mapped, received, receiver, told, udp};
+use super::{blocking, destinations, received, receiver, told, udp};
 
 #[test]
 fn refused_when_sent() {
@@ -123,13 +123,6 @@ fn without_the_wish_it_passes() {
         let [event] = events[..] else { panic!("{events:#?}") };
         assert_eq!((event.verdict, event.reason), (VERDICT_PASS, REASON_UDP));
     });
-}
-
-fn blocking() -> Sandbox {
-    let mut sandbox = Sandbox::new();
-    sandbox.policy.block_quic = true;
-    sandbox.apply();
-    sandbox
 }
 
 fn errno<T>(result: std::io::Result<T>) -> Option<i32> {

@@ -2,9 +2,10 @@
 
 use carnet_e2e::Sandbox;
 use carnet_e2e::raw::{Ring, of_no_family, send_to_each};
+use carnet_e2e::sockets::mapped;
 use socket2::SockAddr;
 
-use super::{destinations, mapped, received, receiver, told, udp};
+use super::{destinations, received, receiver, told, udp};
 
 #[test]
 fn many_datagrams_in_one_call() {

@@ -122,8 +122,7 @@ fn listing(cgroup: &Cgroup) -> Result<Vec<u8>, Error> {
         Error::missing("cannot list attached programs", cause, error)
     })?;
     let failed = |error| Error::bpf("cannot list attached programs", error);
-    let program = object.progs_mut().find(|program| program.name() == LIST);
-    let program = program.ok_or_else(|| Error::new(ErrorKind::Io, format!("the probes' object has no {LIST}")))?;
+    let program = load::program(&object, LIST)?;
     let mut options = CgroupIterOpts::from_fd(cgroup.as_fd());
     options.order = CgroupIterOrder::AncestorsUp;
     let link = program.attach_iter_with_opts(IterOpts::Cgroup(options)).map_err(failed)?;
