@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::thread;
 
 use carnet_e2e::command::{Ended, Run, carnet_run};
+use carnet_e2e::programs::foreign;
 use carnet_e2e::sockets::{accept, listen, until};
 use carnet_e2e::{Relay, enter, netns};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
@@ -128,6 +129,29 @@ fn a_service_that_ends_or_does_not_listen() {
     let missing = run(&["--through", "/nonexistent/service {port}", "--", "echo", "started"]);
     assert_eq!((missing.code, &missing.output[..]), (3, ""));
     assert!(missing.errors.contains("/nonexistent/service"), "{missing:?}");
+}
+
+#[test]
+fn a_service_that_opens_its_second_listener_late_gets_both_families() {
+    let service = format!("python3 '{}' {{port}}", foreign("late.py").display());
+    let (ended, objects) = run_logged(&["--through", &service, "--", "bash", "-c", "exec 3<>/dev/tcp/::1/9"]);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let flow = flows(&objects)[0];
+    assert_eq!((&flow["decision"], chain(flow)), (&"redirected".into(), vec!["python3"]), "{flow}");
+}
+
+/// There are just four ports to choose from, and each service takes its time to take its own.
+#[test]
+fn services_of_one_run_never_get_the_same_port() {
+    let slow = format!("sh -c 'sleep 0.2; exec \"$0\" \"$@\"' '{THROUGH}' {{port}}");
+    let through = ["--through", &slow, "--through", &slow, "--through", &slow];
+    netns::alone(|| {
+        fs::write("/proc/sys/net/ipv4/ip_local_port_range", "10244 60999").unwrap();
+        for _ in 0..5 {
+            let ended = run(&[&through[..], &["--", "true"]].concat());
+            assert_eq!(ended.code, 0, "{ended:?}");
+        }
+    });
 }
 
 #[test]

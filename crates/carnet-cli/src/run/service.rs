@@ -37,6 +37,7 @@ pub struct Service {
     /// The built-in service's.
     reports: Option<Reports>,
     found: Vec<SocketAddr>,
+    found_at: Instant,
 }
 
 impl Service {
@@ -47,6 +48,7 @@ impl Service {
         cgroup: Cgroup,
         identity: &Identity,
         verbose: bool,
+        others: &[Self],
     ) -> Result<Self> {
         let place = child::Place {
             cgroup: cgroup.path().into(),
@@ -56,7 +58,7 @@ impl Service {
             many_files: true,
         };
         let mut command = Command::new(run::SELF);
-        let port = words.map(|_| free_port()).transpose()?;
+        let port = words.map(|_| free_port(others)).transpose()?;
         match (words, port) {
             (Some(words), Some(port)) => {
                 command.arg(exec::NAME).args(place.arguments()).arg("--").args(with_port(words, port));
@@ -85,8 +87,8 @@ impl Service {
             (_, stdout) => stdout.map(Reports::new).transpose()?,
         };
         let name = name.to_owned();
-        let found = Vec::new();
-        Ok(Self { name, cgroup, child, pidfd, events, ended: None, last_words, port, reports, found })
+        let (found, found_at) = (Vec::new(), Instant::now());
+        Ok(Self { name, cgroup, child, pidfd, events, ended: None, last_words, port, reports, found, found_at })
     }
 
     /// What people call it.
@@ -151,9 +153,13 @@ impl Service {
         }
         found.sort();
         found.dedup();
-        // Services open one listener after the other. The same answer twice, and it has opened them all.
-        let settled = !found.is_empty() && found == self.found;
-        self.found = found;
+        // Services open one listener after the other, and a busy machine may do something else in between. One of each family
+        // is what they open, else what stays the same for a while.
+        if found != self.found {
+            (self.found, self.found_at) = (found, Instant::now());
+        }
+        let both = self.found.iter().any(SocketAddr::is_ipv4) && self.found.iter().any(SocketAddr::is_ipv6);
+        let settled = both || (!self.found.is_empty() && self.found_at.elapsed() >= SETTLED);
         Ok(settled.then(|| self.found.clone()))
     }
 
@@ -184,8 +190,8 @@ pub fn addresses_of(listener: &Listener) -> Vec<SocketAddr> {
 /// A port that nothing has on either family, for a service that binds it a moment later.
 ///
 /// Chosen below the range from which the kernel gives ports to connections: in between, the port can only be lost to
-/// somebody who asks for just this one.
-fn free_port() -> Result<u16> {
+/// somebody who asks for just this one. The services before it have theirs, even while they are not up yet.
+fn free_port(others: &[Service]) -> Result<u16> {
     let end = first_ephemeral_port().filter(|&first| first > LOWEST_PORT).unwrap_or(u16::MAX);
     for _ in 0..ATTEMPTS {
         let random = getrandom::u32().context("cannot get a random number")?;
@@ -195,7 +201,7 @@ fn free_port() -> Result<u16> {
         // Another error is that of a host without this family.
         let is_taken =
             |bound: &io::Result<TcpListener>| matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrInUse);
-        if !is_taken(&v4) && !is_taken(&v6) {
+        if !is_taken(&v4) && !is_taken(&v6) && others.iter().all(|other| other.port != Some(port)) {
             return Ok(port);
         }
     }
@@ -248,6 +254,8 @@ impl LastWords {
     }
 }
 
+/// How long a service with a listener of one family may take to open that of the other.
+const SETTLED: Duration = Duration::from_millis(500);
 const LAST_WORDS_DEADLINE: Duration = Duration::from_millis(200);
 const LINES_KEPT: usize = 20;
 const LONGEST_LINE: u64 = 8192;

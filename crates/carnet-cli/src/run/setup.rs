@@ -63,7 +63,7 @@ impl Setup<'_> {
         for (place, ((service, name), found)) in through.iter().zip(names(through)).zip(found).enumerate() {
             let start = |words| {
                 let cgroup = self.services.child(&place.to_string())?;
-                Service::start(&name, words, cgroup, self.identity, self.arguments.verbose)
+                Service::start(&name, words, cgroup, self.identity, self.arguments.verbose, &services.started)
             };
             let (started, records, listeners) = match service {
                 Through::Inspect => (Some(start(None)?), Records::Aware, Vec::new()),
