@@ -196,7 +196,7 @@ enum carnet_event_kind {
 	CARNET_EVENT_END = 3,     /* a connection that was decided on is over */
 	CARNET_EVENT_LOST = 4,    /* a provider's listener accepted a connection that has no record */
 	CARNET_EVENT_STRANGER = 5, /* a redirected connection was accepted by a socket that is not the provider's */
-	CARNET_EVENT_DATAGRAM = 6, /* a UDP socket's first datagram to, or connect() with, a destination */
+	CARNET_EVENT_DATAGRAM = 6, /* a UDP socket's first datagram to a destination */
 	CARNET_EVENT_SOCKET = 7,   /* a socket of a kind was made that no hook sees, or was refused */
 };
 
@@ -215,7 +215,7 @@ struct carnet_event {
 	__u32                 size;
 	__u64                 time;
 	__u64                 cookie;  /* of the socket this is about */
-	struct carnet_records record;  /* flow id, origin and chain; tag and stamp are zero. END: only flow and depth */
+	struct carnet_records record;  /* flow id, origin and chain; tag and stamp are zero */
 	struct carnet_addr    remote;  /* where this connection was going, before any redirect */
 	__u32                 verdict; /* CONNECT and END */
 	__u32                 reason;  /* CONNECT */

@@ -92,7 +92,7 @@ pub enum Reason {
 /// - A direct provider is terminal where it forgets: no provider gets its connections without a record.
 ///
 /// Every redirect goes to a rank above [`Question::floor`], and that is at least the dialer's rank. This is the list
-/// model of WFP's redirect states (a provider that is in the chain never gets the flow again, R60 and R62) made to hold
+/// model of WFP's redirect states (under one policy a provider that is in the chain never gets the flow again, R60 and R62) made to hold
 /// for services that drop the record as well (R61).
 pub fn decide(policy: &Policy, question: &Question) -> Decision {
     if let Some((at, listener)) = provider_at(policy, question.listener) {
