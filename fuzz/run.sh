@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fuzzes one reader with stable Rust: fuzz/run.sh event|flow|host|records|sni [libFuzzer's options, say -runs=1000000].
+# Fuzzes one reader with stable Rust: fuzz/run.sh TARGET [libFuzzer's options, say -runs=1000000].
 # What it finds interesting stays in the target directory; an input that crashes is written beside this file.
 set -euo pipefail
 cd "$(dirname "$0")"
 
-target=${1:?usage: fuzz/run.sh event|flow|host|records|sni [-runs=N | -max_total_time=SECONDS]...}
+target=${1:?usage: fuzz/run.sh context|control|event|flow|host|records|sni [-runs=N | -max_total_time=SECONDS]...}
 shift
 [ $# -gt 0 ] || set -- -max_total_time=60
 

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::{ptr, thread};
 
+use carnet::winsock::{INVALID_SOCKET, WSA_FLAG_NO_HANDLE_INHERIT, WSASocketW};
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
-use socket2::SockAddr;
+use socket2::{SockAddr, Socket};
 
 /// The uid and gid that own nothing.
 pub const NOBODY: u32 = 65534;
@@ -30,6 +31,15 @@ pub fn get_at_null(socket: &impl AsFd, level: i32, name: i32, length: i32) -> Re
 pub fn get_at_nowhere(socket: &impl AsFd, level: i32, name: i32, length: i32) -> Result<usize, i32> {
     // SAFETY: no address of a process is so high, so the kernel writes nothing.
     unsafe { get_at(socket, level, name, ptr::without_provenance_mut(NOWHERE), length) }
+}
+
+/// A TCP socket of IPv4 that takes no overlapped operations.
+pub fn socket_without_overlapped() -> Socket {
+    // SAFETY: no memory is passed.
+    let number = unsafe { WSASocketW(libc::AF_INET, libc::SOCK_STREAM, 0, ptr::null(), 0, WSA_FLAG_NO_HANDLE_INHERIT) };
+    assert_ne!(number, INVALID_SOCKET);
+    // SAFETY: the descriptor is new, and nobody else's.
+    unsafe { Socket::from_raw_fd(number.try_into().expect("a descriptor")) }
 }
 
 /// `setsockopt`.

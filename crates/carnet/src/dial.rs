@@ -6,7 +6,10 @@ use std::{
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::{Error, Flow, Redirect, sys::AsSocket};
+use crate::{
+    Error, Flow, Redirect,
+    sys::{self, AsSocket},
+};
 
 /// Connects to where the accepted connection was going, with its record set.
 ///
@@ -67,14 +70,14 @@ fn connect_without_limit(socket: &Socket, address: &SockAddr) -> io::Result<()> 
 /// The timeout is told by a poll that ended, not by an error of the system's: give it the number a proxy passes on.
 fn numbered(error: io::Error) -> io::Error {
     match (error.kind(), error.raw_os_error()) {
-        (io::ErrorKind::TimedOut, None) => io::Error::from_raw_os_error(libc::ETIMEDOUT),
+        (io::ErrorKind::TimedOut, None) => io::Error::from_raw_os_error(sys::TIMED_OUT),
         _ => error,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{io::Write, net::TcpListener, thread};
 
     use super::*;
     use crate::ErrorKind;
@@ -90,7 +93,8 @@ mod tests {
 
         for limit in LIMITS {
             let error = connect(&tcp(), destination, limit).unwrap_err();
-            assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(libc::ECONNREFUSED)));
+            assert_eq!((error.kind(), error.io_error().kind()), (ErrorKind::Io, io::ErrorKind::ConnectionRefused));
+            assert!(error.os_error().is_some());
         }
     }
 
@@ -100,13 +104,26 @@ mod tests {
         for limit in LIMITS {
             let socket = tcp();
             connect(&socket, listener.local_addr().unwrap(), limit).unwrap();
-            assert!(!socket.nonblocking().unwrap());
+            let (mut accepted, _) = listener.accept().unwrap();
+
+            let reader = thread::spawn(|| TcpStream::from(socket).peek(&mut [0]));
+            // Time to read before there is anything: one that does not block fails then.
+            thread::sleep(Duration::from_millis(50));
+            accepted.write_all(b"x").unwrap();
+            assert_eq!(reader.join().unwrap().unwrap(), 1);
         }
     }
 
     #[test]
     fn a_timeout_has_a_number() {
-        // A full backlog leaves SYNs unanswered.
+        assert_eq!(numbered(io::ErrorKind::TimedOut.into()).raw_os_error(), Some(sys::TIMED_OUT));
+        assert_eq!(numbered(io::ErrorKind::WouldBlock.into()).raw_os_error(), None);
+    }
+
+    /// Linux: elsewhere a full backlog refuses.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_destination_that_does_not_answer_is_a_timeout() {
         let listener = tcp();
         listener.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         listener.listen(0).unwrap();
@@ -117,7 +134,7 @@ mod tests {
             .iter()
             .find_map(|socket| connect(socket, destination, Some(Duration::from_millis(100))).err())
             .expect("a backlog of 0 is full after 8 connections");
-        assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(libc::ETIMEDOUT)));
+        assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(sys::TIMED_OUT)));
     }
 
     fn tcp() -> Socket {

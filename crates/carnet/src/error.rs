@@ -1,6 +1,6 @@
 use std::{fmt, io, net::SocketAddr};
 
-use crate::sys::{self, BorrowedSocket, Item};
+use crate::sys::{self, BorrowedSocket, Item, words};
 
 /// What went wrong, in which call.
 ///
@@ -27,9 +27,13 @@ pub enum ErrorKind {
     Io,
     /// Bytes of a length or version that cannot be records or an answer; or the socket listens.
     Malformed,
+    /// The connection was redirected, and by a callout that says nothing of the flow in a form which this library
+    /// reads. The bytes it gives are [`Redirect::context`](crate::Redirect::context); read the destination from those.
+    /// Only on Windows.
+    NoFlow,
     /// No engine answers on this socket: none is loaded, or the service runs outside the cgroups it covers.
     NoEngine,
-    /// Records are accepted only from the service to which the newest redirect went.
+    /// Records are accepted only from the service to which the newest redirect went; on Windows, from administrators.
     NotOwner,
     /// There is no record: the connection was not redirected.
     NotRedirected,
@@ -43,11 +47,10 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug)]
 enum Call {
     Query(Item),
-    OriginalDestination,
     Apply,
     Decode(Item),
-    Socket,
     Connect(SocketAddr),
+    Named(&'static str),
 }
 
 impl Error {
@@ -68,15 +71,15 @@ impl Error {
     }
 
     pub(crate) fn query(item: Item, socket: BorrowedSocket<'_>, source: io::Error) -> Self {
-        Self { kind: sys::kind(&source, socket), call: Call::Query(item), source }
+        Self { kind: sys::kind_of_query(&source, socket), call: Call::Query(item), source }
     }
 
     pub(crate) fn original_destination(socket: BorrowedSocket<'_>, source: io::Error) -> Self {
-        Self { kind: sys::kind(&source, socket), call: Call::OriginalDestination, source }
+        Self::named(sys::kind_of_query(&source, socket), words::ORIGINAL_DESTINATION, source)
     }
 
     pub(crate) fn apply(socket: BorrowedSocket<'_>, source: io::Error) -> Self {
-        Self { kind: sys::kind(&source, socket), call: Call::Apply, source }
+        Self { kind: sys::kind_of_apply(&source, socket), call: Call::Apply, source }
     }
 
     pub(crate) fn malformed(item: Item, what: String) -> Self {
@@ -85,7 +88,11 @@ impl Error {
     }
 
     pub(crate) fn socket(source: io::Error) -> Self {
-        Self { kind: ErrorKind::Io, call: Call::Socket, source }
+        Self::named(ErrorKind::Io, "socket", source)
+    }
+
+    pub(crate) fn named(kind: ErrorKind, call: &'static str, source: io::Error) -> Self {
+        Self { kind, call: Call::Named(call), source }
     }
 
     /// Always [`ErrorKind::Io`]: the numbers of `connect()` are the destination's, not the options'.
@@ -131,12 +138,9 @@ impl Error {
                 "bad size or version, or a listener; pass on the bytes as they were read, to a new socket"
             }
             (ErrorKind::Malformed, _) => "not an answer this version of the library knows; use the engine's version",
-            (ErrorKind::NoEngine, _) => {
-                "no engine answers on this socket; start the service in a cgroup which the engine covers"
-            }
-            (ErrorKind::NotOwner, _) => {
-                "the newest redirect was to another service; set the records in the one that accepted the connection"
-            }
+            (ErrorKind::NoEngine, _) => words::NO_ENGINE,
+            (ErrorKind::NoFlow, _) => "the redirect context has no flow; read the filter's own bytes with context()",
+            (ErrorKind::NotOwner, _) => words::NOT_OWNER,
             (ErrorKind::NotRedirected, _) => {
                 "the connection was not redirected, so it has no destination; close the connection"
             }
@@ -151,63 +155,23 @@ impl Error {
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Query(item) => write!(f, "getsockopt {}", item.option_name()),
-            Self::OriginalDestination => f.write_str("getsockopt SO_ORIGINAL_DST"),
-            Self::Apply => write!(f, "setsockopt {}", Item::Records.option_name()),
-            Self::Decode(item) => write!(f, "decode {}", item.option_name()),
-            Self::Socket => f.write_str("socket"),
+            Self::Query(item) => f.write_str(words::query(*item)),
+            Self::Apply => f.write_str(words::APPLY),
+            Self::Decode(item) => f.write_str(words::decode(*item)),
             Self::Connect(destination) => write!(f, "connect to {destination}"),
-        }
-    }
-}
-
-impl Item {
-    fn option_name(self) -> &'static str {
-        match self {
-            Self::Context => "CARNET_CONTEXT",
-            Self::Flow => "CARNET_FLOW",
-            Self::Records => "CARNET_RECORDS",
-            Self::State => "CARNET_STATE",
+            Self::Named(call) => f.write_str(call),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{error::Error as _, net::TcpListener, os::fd::AsFd};
-
     use super::*;
-
-    /// The table of the engine's answers, on a TCP socket.
-    #[test]
-    fn every_number_has_its_kind() {
-        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        for (number, kind) in [
-            (libc::ENODATA, ErrorKind::NotRedirected),
-            (libc::ENOENT, ErrorKind::NotRedirected),
-            (libc::EIDRM, ErrorKind::ContextLost),
-            (libc::ENOPROTOOPT, ErrorKind::NoEngine),
-            (libc::EOPNOTSUPP, ErrorKind::NoEngine),
-            (libc::ESTALE, ErrorKind::Stale),
-            (libc::EBADMSG, ErrorKind::Forged),
-            (libc::EACCES, ErrorKind::NotOwner),
-            (libc::EISCONN, ErrorKind::AlreadyConnected),
-            (libc::EINVAL, ErrorKind::Malformed),
-            (libc::EMSGSIZE, ErrorKind::Malformed),
-            (libc::ENOBUFS, ErrorKind::Io),
-            (libc::EBADF, ErrorKind::Io),
-        ] {
-            let error = Error::apply(socket.as_fd(), io::Error::from_raw_os_error(number));
-            assert_eq!(error.kind(), kind, "errno {number}");
-            assert_eq!(error.os_error(), Some(number));
-            assert_eq!(error.source().unwrap().to_string(), io::Error::from_raw_os_error(number).to_string());
-        }
-    }
 
     #[test]
     fn a_refusal_is_the_destinations_whatever_its_number() {
         let destination = "192.0.2.7:80".parse().unwrap();
-        for number in [libc::ECONNREFUSED, libc::ELOOP, libc::EACCES] {
+        for number in [1, 13, 40, 111, 10013, 10061] {
             let error = Error::connect(destination, io::Error::from_raw_os_error(number));
             assert_eq!((error.kind(), error.os_error()), (ErrorKind::Io, Some(number)));
             assert_eq!(io::Error::from(error).raw_os_error(), Some(number));
@@ -215,10 +179,19 @@ mod tests {
     }
 
     #[test]
+    fn the_cause_is_the_systems_error() {
+        let destination = "192.0.2.7:80".parse().unwrap();
+        let cause = || io::Error::from_raw_os_error(13);
+        let error = Error::connect(destination, cause());
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), cause().to_string());
+        assert_eq!(error.io_error().raw_os_error(), Some(13));
+    }
+
+    #[test]
     fn messages_name_the_call_and_the_next_step_and_on_demand_the_cause() {
         let destination = "192.0.2.7:80".parse().unwrap();
-        let error = Error::connect(destination, io::Error::from_raw_os_error(libc::ECONNREFUSED));
+        let error = Error::connect(destination, io::Error::from_raw_os_error(sys::TIMED_OUT));
         assert_eq!(error.to_string(), "connect to 192.0.2.7:80: no connection; pass the refusal on to the client");
-        assert_eq!(format!("{error:#}"), format!("{error}: Connection refused (os error 111)"));
+        assert_eq!(format!("{error:#}"), format!("{error}: {}", io::Error::from_raw_os_error(sys::TIMED_OUT)));
     }
 }

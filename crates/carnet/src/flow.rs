@@ -1,11 +1,14 @@
-mod executable;
+pub(crate) mod context;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use carnet_abi::{Address, MAX_HOPS, ORIGIN_AMBIGUOUS, ORIGIN_INFERRED};
 use zerocopy::FromBytes;
 
-use crate::{Error, sys::Item};
+use crate::{
+    Error,
+    sys::{self, Item},
+};
 
 /// One application connection, as a service on its way sees it.
 ///
@@ -25,7 +28,8 @@ pub struct Flow {
 pub struct Origin {
     /// Where the application asked to go. A service on the way may have changed that: [`Flow::destination`].
     pub destination: SocketAddr,
-    /// The application's own address, where it had one before it connected.
+    /// The address and port that the connection to the first service came from: loopback, where the application had not
+    /// bound its socket to another address.
     pub source: Option<SocketAddr>,
     /// When it connected.
     pub time: Duration,
@@ -149,17 +153,18 @@ impl Origin {
     /// The record holds device and inode, for a path is no identity: files are moved, and a container's `/usr/bin/curl`
     /// is another file. So `None` unless all of this is true *now*: the process runs and is the same one (a pid alone
     /// may be another's by now), still runs the executable with which it connected, and the path leads to that very
-    /// file in the service's own mount namespace. Also `None` where the service may not look (it needs the process's uid or
-    /// `CAP_SYS_PTRACE`, and a `/proc` of the initial pid namespace), and on file systems that report other numbers to
+    /// file in the service's own mount namespace. Also `None` where the service may not look (it needs the process's
+    /// uid or `CAP_SYS_PTRACE`, and a `/proc` of the initial pid namespace), and on file systems that report other numbers to
     /// `stat()` than the kernel uses (btrfs, overlayfs).
+    /// Always `None` on Windows.
     pub fn executable_path(&self) -> Option<PathBuf> {
-        executable::path(self.pid, self.start_time, self.exe)
+        sys::executable_path(self.pid, self.start_time, self.exe)
     }
 
     fn from_abi(origin: &carnet_abi::Origin) -> Result<Self, Error> {
-        let family = match i32::from(origin.family) {
-            libc::AF_INET => Family::V4,
-            libc::AF_INET6 => Family::V6,
+        let family = match origin.family {
+            AF_INET => Family::V4,
+            AF_INET6_LINUX | AF_INET6_WINDOWS => Family::V6,
             other => {
                 return Err(Error::malformed(Item::Flow, format!("address family {other} is neither IPv4 nor IPv6")));
             }
@@ -199,3 +204,10 @@ fn chosen(address: &Address) -> Option<SocketAddr> {
     let address = address.to_socket_addr();
     (!address.ip().is_unspecified() || address.port() != 0).then_some(address)
 }
+
+/// The same everywhere.
+const AF_INET: u8 = 2;
+/// What the engine writes.
+const AF_INET6_LINUX: u8 = 10;
+/// What a callout writes.
+const AF_INET6_WINDOWS: u8 = 23;

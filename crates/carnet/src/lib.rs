@@ -22,8 +22,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Redirect`] takes every socket that is [`AsFd`](std::os::fd::AsFd): those of std, tokio, socket2. Each call is one
-//! or two socket options, never blocks, and needs no privilege. There is no connection to a daemon and no state in this
+//! [`Redirect`] takes every socket that is `AsFd` on Linux and `AsSocket` on Windows: those of std, tokio, socket2. Each
+//! call is one or two calls of the system's, and never blocks. There is no connection to a daemon and no state in this
 //! library.
 //!
 //! # One outgoing socket per flow
@@ -38,11 +38,29 @@
 //! [`ContextLost`](ErrorKind::ContextLost) close the connection: there is no destination to guess.
 //! `{}` prints what failed and what to do next, `{:#}` the operating system's reason as well.
 //!
+//! # Linux and Windows
+//!
+//! One source is for both. On Linux Carnet's engine answers, on Windows the Windows Filtering Platform, and a callout driver
+//! is what redirects. What differs:
+//!
+//! | | Linux | Windows |
+//! | --- | --- | --- |
+//! | the flow | the engine's | read from the redirect context, if the callout gives it there: [`Flow::from_context`]. Otherwise [`NoFlow`](ErrorKind::NoFlow) |
+//! | the context | the filter's bytes | the same; without the flow, where that is before them |
+//! | lost, or never redirected | [`ContextLost`](ErrorKind::ContextLost), [`NotRedirected`](ErrorKind::NotRedirected) | always the latter |
+//! | setting records | for the newest service | for administrators; others are [`NotOwner`](ErrorKind::NotOwner) |
+//! | [`Redirect::state`] | of the caller's service | whether there are records |
+//! | longest records, context | 640 bytes, 2 KiB | 64 KiB: [`RECORDS_MAX`], [`CONTEXT_MAX`] |
+//! | [`Origin::executable_path`] | where it is certain | none |
+//! | `SO_ORIGINAL_DST` | the engine's, or netfilter's | where a container's network policy has redirected (Server 2022) |
+//! | UDP | not redirected | [`datagram`] |
+//!
 //! # Features
 //!
-//! `tokio`: an asynchronous `dial`, in the module `tokio`.
+//! `tokio`: an asynchronous `dial`, and the ends of overlapped operations, in the module `tokio`.
 #![deny(unsafe_code)]
 
+pub mod datagram;
 mod dial;
 mod error;
 mod flow;
@@ -51,8 +69,9 @@ mod redirect;
 mod sys;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+pub mod winsock;
 
-pub use carnet_abi::{CONTEXT_MAX, MAX_HOPS, RECORDS_MAX, State};
+pub use carnet_abi::{MAX_HOPS, State};
 
 pub use crate::{
     dial::{dial, dial_timeout},
@@ -60,4 +79,5 @@ pub use crate::{
     flow::{Executable, Family, Flow, Hop, Origin},
     records::Records,
     redirect::Redirect,
+    sys::{CONTEXT_MAX, RECORDS_MAX},
 };

@@ -1,9 +1,7 @@
 use std::fmt;
 
-use carnet_abi::RECORDS_MAX;
-
 use crate::{
-    Error,
+    Error, RECORDS_MAX,
     sys::{self, AsSocket, Item},
 };
 
@@ -27,18 +25,15 @@ impl Records {
     ///
     /// [`Malformed`](crate::ErrorKind::Malformed) where no kernel can have given bytes of this length.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.is_empty() {
+            return Err(Error::malformed(Item::Records, "0 bytes".into()));
+        }
         if bytes.len() > RECORDS_MAX {
             let what = format!("{} bytes, the most is {RECORDS_MAX}", bytes.len());
             return Err(Error::malformed(Item::Records, what));
         }
-        // Version and size, both u16, begin every version.
-        let &[_, _, low, high, ..] = bytes else {
-            return Err(Error::malformed(Item::Records, format!("{} bytes, shorter than the header", bytes.len())));
-        };
-        let size = u16::from_ne_bytes([low, high]);
-        if usize::from(size) != bytes.len() {
-            let what = format!("{} bytes, but the header says {size}", bytes.len());
-            return Err(Error::malformed(Item::Records, what));
+        if sys::RECORDS_HAVE_A_HEADER {
+            check_header(bytes).map_err(|what| Error::malformed(Item::Records, what))?;
         }
         Ok(Self { bytes: bytes.into() })
     }
@@ -61,6 +56,17 @@ impl Records {
     pub fn apply_to(&self, socket: &impl AsSocket) -> Result<(), Error> {
         let socket = sys::borrow(socket);
         sys::apply(socket, &self.bytes).map_err(|source| Error::apply(socket, source))
+    }
+}
+
+/// Version and size, both u16, begin every version.
+fn check_header(bytes: &[u8]) -> Result<(), String> {
+    let &[_, _, low, high, ..] = bytes else {
+        return Err(format!("{} bytes, shorter than the header", bytes.len()));
+    };
+    match u16::from_ne_bytes([low, high]) {
+        size if usize::from(size) == bytes.len() => Ok(()),
+        size => Err(format!("{} bytes, but the header says {size}", bytes.len())),
     }
 }
 

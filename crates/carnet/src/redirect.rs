@@ -1,14 +1,10 @@
 use std::{
-    io,
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
-use carnet_abi::{CONTEXT_MAX, RECORDS_MAX};
-use socket2::{SockAddr, SockRef, Socket};
-
 use crate::{
-    Error, Flow, Records, State, dial,
+    CONTEXT_MAX, Error, Flow, RECORDS_MAX, Records, State, dial,
     sys::{self, AsSocket, BorrowedSocket, Item},
 };
 
@@ -44,7 +40,7 @@ impl<'s> Redirect<'s> {
     /// As [`flow`](Self::flow).
     #[doc(alias = "SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS")]
     pub fn records(&self) -> Result<Records, Error> {
-        let mut buffer = [0; RECORDS_MAX];
+        let mut buffer = vec![0; RECORDS_MAX];
         Records::from_bytes(self.query(Item::Records, &mut buffer)?)
     }
 
@@ -56,9 +52,13 @@ impl<'s> Redirect<'s> {
     /// As [`flow`](Self::flow).
     #[doc(alias = "SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT")]
     pub fn context(&self) -> Result<Option<Vec<u8>>, Error> {
-        let mut buffer = [0; CONTEXT_MAX];
-        match self.query(Item::Context, &mut buffer) {
-            Ok(context) => Ok(Some(context.to_vec())),
+        let mut buffer = vec![0; CONTEXT_MAX];
+        match self.query(Item::Context, &mut buffer).map(<[u8]>::len) {
+            Ok(length) => {
+                buffer.truncate(length);
+                buffer.shrink_to_fit();
+                Ok(Some(buffer))
+            }
             Err(error) if sys::is_no_context(error.io_error()) => Ok(None),
             Err(error) => Err(error),
         }
@@ -93,18 +93,7 @@ impl<'s> Redirect<'s> {
     #[doc(alias = "SO_ORIGINAL_DST")]
     #[doc(alias = "IP6T_SO_ORIGINAL_DST")]
     pub fn original_destination(&self) -> Result<SocketAddr, Error> {
-        let socket = SockRef::from(&self.socket);
-        let failed = |source| Error::original_destination(self.socket, source);
-
-        let local = socket.local_addr().map_err(failed)?;
-        let is_v6 = local.as_socket_ipv6().is_some_and(|local| local.ip().to_ipv4_mapped().is_none());
-        let (own, other): (Query, Query) = match is_v6 {
-            true => (Socket::original_dst_v6, Socket::original_dst_v4),
-            false => (Socket::original_dst_v4, Socket::original_dst_v6),
-        };
-        // The other family: an IPv6 flow reaches a service that listens on IPv4 alone. Its error would only mislead.
-        let address = own(&socket).or_else(|error| other(&socket).map_err(|_| error)).map_err(failed)?;
-        address.as_socket().ok_or_else(|| failed(io::Error::new(io::ErrorKind::InvalidData, "not an IP address")))
+        sys::original_destination(self.socket).map_err(|source| Error::original_destination(self.socket, source))
     }
 
     /// Goes on to [`Flow::destination`]: [`dial`](crate::dial) for this socket.
@@ -132,5 +121,3 @@ impl<'s> Redirect<'s> {
         }
     }
 }
-
-type Query = fn(&Socket) -> io::Result<SockAddr>;

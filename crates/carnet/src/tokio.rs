@@ -1,9 +1,14 @@
 //! The same for tokio. [`Redirect`] takes tokio's sockets as they are; only dialling waits.
 
+#[cfg(target_os = "linux")]
+mod completions;
+
 use std::net;
 
 use ::tokio::net::{TcpSocket, TcpStream};
 
+#[cfg(target_os = "linux")]
+pub use self::completions::Completions;
 use crate::{Error, Redirect, sys::AsSocket};
 
 /// [`dial`](crate::dial) without blocking; the record is set before the first wait.

@@ -1,4 +1,5 @@
 //! Real sockets where no engine is: every question and every SET says so, and sockets that are not TCP are told apart.
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::{

@@ -2,15 +2,41 @@
 
 pub(crate) use std::os::fd::{AsFd as AsSocket, BorrowedFd as BorrowedSocket};
 
+mod descriptors;
+mod executable;
+mod memory;
+mod original_destination;
+#[cfg(feature = "tokio")]
+mod watch;
+pub mod winsock;
+pub(crate) mod words;
+
 use std::{io, os::fd::AsRawFd};
 
 use carnet_abi::{CARNET_CONTEXT, CARNET_FLOW, CARNET_RECORDS, CARNET_STATE, SOL_CARNET};
 use socket2::{Protocol, SockRef, Type};
 
+#[cfg(feature = "tokio")]
+pub(crate) use self::watch::watch;
+pub(crate) use self::{
+    descriptors::{cookie_of, spawn},
+    executable::path as executable_path,
+    memory::Memory,
+    original_destination::original_destination,
+};
 use crate::{ErrorKind, sys::Item};
+
+/// What a proxy passes on where a connection took too long.
+pub(crate) const TIMED_OUT: i32 = libc::ETIMEDOUT;
 
 pub(crate) fn borrow(socket: &impl AsSocket) -> BorrowedSocket<'_> {
     socket.as_fd()
+}
+
+/// The socket as C programs have it.
+pub(crate) fn number(socket: BorrowedSocket<'_>) -> usize {
+    // An open descriptor's is not negative.
+    usize::try_from(socket.as_raw_fd()).unwrap_or(usize::MAX)
 }
 
 /// Reads `item` into `buffer`; the answer's length is at most the buffer's.
@@ -66,7 +92,7 @@ pub(crate) fn kind(error: &io::Error, socket: BorrowedSocket<'_>) -> ErrorKind {
 }
 
 /// TCP, be it over several paths.
-fn is_tcp(socket: BorrowedSocket<'_>) -> bool {
+pub(crate) fn is_tcp(socket: BorrowedSocket<'_>) -> bool {
     let socket = SockRef::from(&socket);
     let protocol = socket.protocol().ok().flatten();
     matches!(socket.r#type(), Ok(Type::STREAM)) && matches!(protocol, Some(Protocol::TCP | Protocol::MPTCP))
@@ -78,5 +104,36 @@ fn option(item: Item) -> libc::c_int {
         Item::Flow => CARNET_FLOW,
         Item::Records => CARNET_RECORDS,
         Item::State => CARNET_STATE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// The table of the engine's answers, on a TCP socket.
+    #[test]
+    fn every_number_has_its_kind() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        for (number, expected) in [
+            (libc::ENODATA, ErrorKind::NotRedirected),
+            (libc::ENOENT, ErrorKind::NotRedirected),
+            (libc::EIDRM, ErrorKind::ContextLost),
+            (libc::ENOPROTOOPT, ErrorKind::NoEngine),
+            (libc::EOPNOTSUPP, ErrorKind::NoEngine),
+            (libc::ESTALE, ErrorKind::Stale),
+            (libc::EBADMSG, ErrorKind::Forged),
+            (libc::EACCES, ErrorKind::NotOwner),
+            (libc::EISCONN, ErrorKind::AlreadyConnected),
+            (libc::EINVAL, ErrorKind::Malformed),
+            (libc::EMSGSIZE, ErrorKind::Malformed),
+            (libc::ENOBUFS, ErrorKind::Io),
+            (libc::EBADF, ErrorKind::Io),
+        ] {
+            let found = kind(&io::Error::from_raw_os_error(number), socket.as_fd());
+            assert_eq!(found, expected, "errno {number}");
+        }
     }
 }

@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::Executable;
+use crate::Executable;
 
 /// The path which leads to the executable of the process `pid` that began at `start_time`, if it is `executable`.
-pub(super) fn path(pid: u32, start_time: Duration, executable: Executable) -> Option<PathBuf> {
+pub(crate) fn path(pid: u32, start_time: Duration, executable: Executable) -> Option<PathBuf> {
     // O_PATH holds the file itself, so the path read below is this file's even if the process calls exec() meanwhile;
     // and it needs no permission to read the file.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/exe")).ok()?;

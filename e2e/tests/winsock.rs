@@ -1,0 +1,134 @@
+//! The ioctls by their safe calls, where an engine answers. Every rule of the raw calls is a case of the contract suite.
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use carnet::Redirect;
+use carnet::winsock::{
+    Code, CompletionQueue, FWP_E_NOT_FOUND, Operation, Outcome, Request, WSAEACCES, WSAEINVAL, begin_with, ioctl,
+    wait_alertable,
+};
+use carnet_e2e::sockets::until;
+use carnet_e2e::{Scene, raw};
+use socket2::Socket;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Asks and sets by each way in which an end is told; the record is good by every one of them.
+#[test]
+fn a_record_is_carried_by_each_way() {
+    for (name, perform) in WAYS {
+        let scene = Scene::new();
+        let asked = perform(&Socket::from(scene.accepted.try_clone().unwrap()), Request::query_records(8192));
+        assert_eq!((asked.result, asked.buffer.len()), (Ok(440), 440), "{name}");
+
+        let socket = scene.socket();
+        let set = scene.sandbox.in_service(0, || perform(&socket, Request::set_records(asked.buffer.clone())));
+        assert_eq!((set.result, set.buffer), (Ok(0), asked.buffer), "{name}");
+        let before = Redirect::of(&scene.accepted).flow().unwrap();
+        scene.assert_goes_on(socket, &before);
+    }
+}
+
+#[test]
+fn refusals_come_by_each_way() {
+    for (name, perform) in WAYS {
+        let scene = Scene::new();
+        let accepted = Socket::from(scene.accepted.try_clone().unwrap());
+        let error = |outcome: Outcome| outcome.result.unwrap_err();
+
+        let small = perform(&accepted, Request::query_records(439));
+        assert_eq!(small.buffer, vec![0; 439], "{name}: nothing is put out");
+        assert_eq!(error(small).needed(), Some(440), "{name}");
+        assert_eq!(error(perform(&accepted, Request::query_context(64))).number(), FWP_E_NOT_FOUND, "{name}");
+
+        let (blob, socket) = (scene.blob(), scene.socket());
+        let strange = scene.sandbox.in_service(1, || perform(&socket, Request::set_records(blob.clone())));
+        assert_eq!(error(strange).number(), WSAEACCES, "{name}: the newest redirect was to the other service");
+        let cut = scene.sandbox.in_service(0, || perform(&socket, Request::set_records(blob[..439].to_vec())));
+        assert_eq!(error(cut).number(), WSAEINVAL, "{name}");
+        scene.assert_goes_on_as_nothing(socket);
+    }
+}
+
+#[test]
+fn an_answer_outlives_its_socket() {
+    let scene = Scene::new();
+    let operation = Operation::begin(&scene.accepted, Request::query_records(440)).unwrap();
+    until("the operation to end", || operation.is_finished().then_some(()));
+    let Scene { accepted, .. } = scene;
+    drop(accepted);
+    assert_eq!(operation.wait().result, Ok(440));
+}
+
+/// A socket which takes no overlapped operations answers at once, whoever was to be told.
+#[test]
+fn a_socket_without_the_attribute_answers_at_once() {
+    let scene = Scene::new();
+    let before = Redirect::of(&scene.accepted).flow().unwrap();
+    let new = || scene.sandbox.in_service(0, raw::socket_without_overlapped);
+    let set = || Request::set_records(scene.blob());
+    let queue = CompletionQueue::new().unwrap();
+    let begins: [(&str, &dyn Fn(&Socket) -> Outcome); 3] = [
+        ("operation", &|socket| Operation::begin(socket, set()).map(drop).unwrap_err()),
+        ("routine", &|socket| begin_with(socket, set(), |_| panic!("a routine of nothing")).unwrap_err()),
+        ("queue", &|socket| queue.attach(socket, 0).unwrap().begin(set()).unwrap_err()),
+    ];
+    for (name, begin) in begins {
+        let socket = new();
+        assert_eq!(scene.sandbox.in_service(0, || begin(&socket)).result, Ok(0), "{name}");
+        scene.assert_goes_on(socket, &before);
+    }
+    assert!(!wait_alertable(Duration::ZERO));
+    assert_eq!(queue.next(Some(Duration::ZERO)), Ok(None));
+}
+
+#[test]
+fn records_are_awaited() {
+    let scene = Scene::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let completion = runtime.block_on(async {
+        let completions = carnet::tokio::Completions::new(CompletionQueue::new().unwrap()).unwrap();
+        let attached = completions.queue().attach(&scene.accepted, 7).unwrap();
+        attached.begin(Request::query_records(640)).unwrap();
+        completions.next().await.unwrap()
+    });
+    assert_eq!((completion.key, completion.outcome.result, completion.outcome.buffer.len()), (7, Ok(440), 440));
+}
+
+type Perform = fn(&Socket, Request) -> Outcome;
+
+const WAYS: [(&str, Perform); 4] =
+    [("at once", at_once), ("operation", by_operation), ("routine", by_routine), ("queue", by_queue)];
+
+fn at_once(socket: &Socket, request: Request) -> Outcome {
+    let (code, mut buffer) = request.into_parts();
+    let result = match code {
+        Code::SetRecords => ioctl(socket, code, &buffer, &mut []),
+        Code::QueryRecords | Code::QueryContext => ioctl(socket, code, &[], &mut buffer),
+    };
+    if let (Ok(length), false) = (&result, code == Code::SetRecords) {
+        buffer.truncate(*length);
+    }
+    Outcome { result, buffer }
+}
+
+fn by_operation(socket: &Socket, request: Request) -> Outcome {
+    Operation::begin(socket, request).unwrap().wait()
+}
+
+fn by_routine(socket: &Socket, request: Request) -> Outcome {
+    let end = Rc::new(RefCell::new(None));
+    let told = Rc::clone(&end);
+    begin_with(socket, request, move |outcome| *told.borrow_mut() = Some(outcome)).unwrap();
+    assert!(wait_alertable(LIMIT), "the routine has not run");
+    end.take().unwrap()
+}
+
+fn by_queue(socket: &Socket, request: Request) -> Outcome {
+    let queue = CompletionQueue::new().unwrap();
+    queue.attach(socket, 1).unwrap().begin(request).unwrap();
+    queue.next(Some(LIMIT)).unwrap().expect("an end").outcome
+}
