@@ -65,6 +65,11 @@ impl Running {
         self.signal(Signal::SIGCONT);
     }
 
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
     /// SIGKILL, and waits until it is gone, its sockets too.
     pub fn kill(&mut self) {
         self.child.kill();
