@@ -2,7 +2,8 @@
 """What documents and comments name must exist: files, headings, make targets, test and command names.
 
 Reads every file git knows or would add. In Markdown it looks at links and at everything in backticks or code blocks; in
-other text files at whatever starts like a path of this repository. Also refuses paths and hosts that only exist where
+other text files at whatever starts like a path of this repository. Blocks of code in EXCERPTS must be parts of an
+example, word for word, unless they are shell lines, which tests run. Also refuses paths and hosts that only exist where
 somebody worked. Prints one line for each finding, and ends with 1 if there was any.
 
 usage: scripts/check-docs.py [--self-test]
@@ -16,7 +17,7 @@ import sys
 import tempfile
 
 # Where a path of this repository starts. Named one by one, so that a folder which is gone is missed.
-TOP = ("crates", "docs", "scripts", "e2e", "bench", "fuzz", "examples", "packaging", ".ci", ".config")
+TOP = ("contract", "crates", "docs", "scripts", "e2e", "bench", "fuzz", "examples", "packaging", ".ci", ".config")
 PATH = re.compile(r"(?<![\w./~{}$*-])(?:%s)/[\w./*@+-]*[\w*/]" % "|".join(map(re.escape, TOP)))
 TOP_FILE = re.compile(r"(?:[A-Z][A-Z_-]+(?:\.md)?|Makefile|[a-z.-]+\.toml|LICENSE-[A-Z]+)")
 MAKE = re.compile(r"(?:^ *|\$ |&& |sudo (?:-E )?(?:env \S+ )?)make((?: [a-z](?:[a-z0-9.-]*[a-z0-9])?)+)")
@@ -31,7 +32,9 @@ HOSTS = re.compile(
     r"(?:(?:www|docs|lore|git)\.)?kernel\.org|man7\.org|learn\.microsoft\.com|(?:www\.)?rfc-editor\.org|"
     r"datatracker\.ietf\.org|keepachangelog\.com|semver\.org|spdx\.org|(?:www\.)?apache\.org)"
 )
-TEXT = (".rs", ".c", ".h", ".py", ".sh", ".toml", ".md", ".yml", ".go", ".java", ".cfg", ".conf")
+EXCERPTS = ("docs/languages.md",)
+EXAMPLES = ("examples/*", "crates/*/examples/*")
+TEXT = (".rs", ".c", ".h", ".py", ".sh", ".toml", ".md", ".yml", ".go", ".java", ".js", ".cfg", ".conf")
 
 
 def main():
@@ -78,7 +81,8 @@ def check(tree):
             continue
         lines = read(file).splitlines()
         look = look_at_markdown if file.endswith(".md") else look_at_text
-        for number, what in [*look(tree, file, lines), *look_for_foreign_places(lines)]:
+        excerpts = look_at_excerpts(tree, lines) if file in EXCERPTS else []
+        for number, what in [*look(tree, file, lines), *look_for_foreign_places(lines), *excerpts]:
             findings.append(f"{file}:{number}: {what}")
     return findings
 
@@ -97,6 +101,22 @@ def look_at_markdown(tree, file, lines):
                     yield number, f"{code} does not exist"
             for target in LINK.findall(re.sub(r"`[^`]+`", "", line)):
                 yield from broken_link(tree, file, number, target)
+
+
+def look_at_excerpts(tree, lines):
+    examples = [path for path in tree.files if any(fnmatch.fnmatch(path, pattern) for pattern in EXAMPLES)]
+    texts = ["\n" + read(path) for path in examples]
+    start = None
+    for number, line in enumerate(lines, 1):
+        if not FENCE.match(line):
+            continue
+        if start is None:
+            start = number
+            continue
+        block = "\n" + "".join(line + "\n" for line in lines[start : number - 1])
+        if lines[start - 1] != "```sh" and not any(block in text for text in texts):
+            yield start, "these lines are in no example"
+        start = None
 
 
 def look_at_text(tree, file, lines):
@@ -171,6 +191,7 @@ def self_test():
         "Makefile": "test-unit: ## x\ntest-kernel-6.1: ## y\n",
         "docs/a.md": "# One `thing`\n## Two\n## Two\n",
         "crates/x/src/lib.rs": "// see docs/a.md, src/lib.rs and /proc/self/mounts, ../docs/none.md is not ours\n",
+        "examples/c/x.c": "\tx();\n\ty();\n\tz();\n",
         "README.md": "[a](docs/a.md#two-1) [b](https://example.org/x) "
         "`crates/x` `crates/*/src` `make test-unit` `x.md`\n"
         "```sh\nmake test-unit\nmake test-kernel-6.1\nls target/docs/none /home/alice/x\n```\n",
@@ -178,6 +199,7 @@ def self_test():
     bad = {
         "docs/b.md": "[a](a.md#three)\n[b](none.md)\n`docs/none.md`\n`make none`\n```\nscripts/none.sh\n```\n"
         "`README2.md`\n`NONE.md`\n",
+        "docs/languages.md": "```c\n\tx();\n\ty();\n```\n```sh\ncc x.c\n```\n```c\n\tx();\n\tz();\n```\n",
         "crates/x/src/y.rs": "// docs/none.md\n// /work/x\n"
         "// https://mirror.corp.io/x http://a.example/ http://127.0.0.1:1/\n",
     }
@@ -192,6 +214,7 @@ def self_test():
         "docs/b.md:4: make none: no such target",
         "docs/b.md:6: scripts/none.sh does not exist",
         "docs/b.md:9: NONE.md does not exist",
+        "docs/languages.md:8: these lines are in no example",
     ]
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

@@ -3,7 +3,9 @@
 #
 # usage: scripts/install-deps.sh GROUP...
 #   build   compilers and headers
-#   test    the foreign programs which the tests run: HAProxy, redsocks, mitmproxy, clients in five languages
+#   test    the foreign programs which the tests run: proxies, and clients and services in five languages
+#   ffi     what the tests of the C library build and run with: C++, a Windows compiler, valgrind
+#   windows a linker for Windows, and Wine, which runs what is built
 #   demo    what `make demo` shows
 #   vm      an emulator, for tests in another kernel
 #   lint    shellcheck
@@ -20,7 +22,7 @@ readonly TOOLS
 export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
 
 main() {
-    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|test|demo|vm|lint|fuzz|audit..."
+    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|test|ffi|windows|demo|vm|lint|fuzz|audit..."
     local group wanted="" choices=()
     for group in "$@"; do
         wanted+=$(needs "$group")$'\n' || exit 1
@@ -57,7 +59,7 @@ needs() {
 		command make make
 		command pkg-config pkg-config
 	NEEDS
-    test) cat <<-'NEEDS' ;;
+    test) node_headers && cat <<-'NEEDS' ;;
 		command bpftool bpftool|linux-tools-generic
 		command ip iproute2
 		command nft nftables
@@ -72,9 +74,25 @@ needs() {
 		command go golang-go
 		command java default-jdk-headless
 		command javac default-jdk-headless
+		file /usr/share/java/jna.jar libjna-java
 		command node nodejs
 		command unshare util-linux
 		command gcc gcc
+	NEEDS
+    ffi) cat <<-'NEEDS' ;;
+		command gcc gcc
+		command g++ g++
+		command pkg-config pkg-config
+		command x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
+		command valgrind valgrind
+		file /usr/lib/debug/.build-id libc6-dbg
+		command curl curl
+		command python3 python3
+	NEEDS
+    windows) cat <<-'NEEDS' ;;
+		command x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
+		file /usr/lib/wine/wine64 wine64
+		command dpkg-deb dpkg
 	NEEDS
     demo) cat <<-'NEEDS' ;;
 		command bpftool bpftool|linux-tools-generic
@@ -95,8 +113,15 @@ needs() {
     lint) echo "command shellcheck shellcheck" ;;
     fuzz) echo "command g++ g++" ;;
     audit) ;;
-    *) die "$1: no such group; there are build, test, demo, vm, lint, fuzz and audit" ;;
+    *) die "$1: no such group; there are build, test, ffi, windows, demo, vm, lint, fuzz and audit" ;;
     esac
+}
+
+# Where Node came from nodejs.org or from NodeSource, they are beside it; Debian's come in a package of their own.
+node_headers() {
+    local prefix=/usr
+    command -v node >/dev/null && prefix=$(node -p 'path.resolve(process.execPath, "../..")')
+    echo "file $prefix/include/node/node_api.h libnode-dev"
 }
 
 # Of the needs on standard input, those that are not met.
