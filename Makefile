@@ -17,7 +17,7 @@ ALONE := $(if $(NEXTEST),,-- --test-threads=1)
 
 # The end-to-end tests start the command, and find it here.
 export CARNET := $(TARGET)/debug/carnet
-KERNEL_TESTS := $(filter-out foreign examples,$(notdir $(basename $(wildcard e2e/tests/*.rs)) \
+KERNEL_TESTS := $(filter-out foreign examples ffi wine,$(notdir $(basename $(wildcard e2e/tests/*.rs)) \
 	$(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs))))
 
 ##@ Use
@@ -30,13 +30,33 @@ build: deps-build ## the command, optimised: target/release/carnet
 	$(CARGO) build --release $(LOCKED) -p carnet-cli
 	@echo "built: $(TARGET)/release/carnet"
 
+# The C library. DESTDIR goes before every path, for those who build packages.
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+PROFILE ?= release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
+BUILT := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+.PHONY: install
+install: deps-build ## the library for C: libcarnet, its headers and carnet.pc; PREFIX=, LIBDIR=, DESTDIR=
+	$(CARGO) rustc $(LOCKED) --profile $(PROFILE) -p carnet-ffi --lib --crate-type cdylib,staticlib -- \
+		-C link-arg=-Wl,-soname,libcarnet.so.0,-z,nodelete
+	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)"
+	install -m 755 "$(BUILT)/libcarnet_ffi.so" "$(DESTDIR)$(LIBDIR)/libcarnet.so.$(VERSION)"
+	ln -sf libcarnet.so.$(VERSION) "$(DESTDIR)$(LIBDIR)/libcarnet.so.0"
+	ln -sf libcarnet.so.0 "$(DESTDIR)$(LIBDIR)/libcarnet.so"
+	install -m 644 "$(BUILT)/libcarnet_ffi.a" "$(DESTDIR)$(LIBDIR)/libcarnet.a"
+	install -m 644 crates/carnet-ffi/include/*.h crates/carnet-abi/include/carnet_abi.h "$(DESTDIR)$(INCLUDEDIR)"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' crates/carnet-ffi/carnet.pc.in >"$(DESTDIR)$(LIBDIR)/pkgconfig/carnet.pc"
+
 demo: root-demo deps-demo build ## root: a client through two services, each hop shown
 	CARNET=$(TARGET)/release/carnet scripts/demo.sh
 
 ##@ Test
-TIERS := test-unit test-kernel test-foreign test-examples
+TIERS := test-unit test-kernel test-foreign test-examples test-ffi test-wine
 .PHONY: test tiers $(TIERS)
-test: root-test deps-test $(TIERS) ## root: every tier below, after installing what they need
+test: root-test deps-test deps-ffi $(TIERS) ## root: every tier below, after installing what they need
 
 test-unit: deps-build ## no root: models, parsers, the library, the documentation's code
 	$(TEST) --workspace --exclude carnet-engine --exclude carnet-e2e --all-features
@@ -51,8 +71,19 @@ test-kernel: root-test-kernel debug ## root: the engine in this kernel, and end 
 test-foreign: root-test-foreign deps-test debug ## root: HAProxy, redsocks, mitmproxy; curl, Go, Python, Java, Node
 	$(TEST) -p carnet-e2e --test foreign $(ALONE)
 
-test-examples: root-test-examples deps-test debug ## root: the services in Rust, Python and C which the documentation shows
+test-examples: root-test-examples deps-test debug ## root: the services in six languages which the documentation shows
 	$(TEST) -p carnet-e2e --test examples $(ALONE)
+
+test-ffi: root-test-ffi deps-ffi debug ## root: the library from C and C++, installed, and services in them, under valgrind
+	$(TEST) -p carnet-e2e --test ffi $(ALONE)
+
+# The service in Rust, as a Windows program. All features, for so test-windows builds it.
+export CARNET_WINDOWS_SERVICE := $(TARGET)/windows/target/x86_64-pc-windows-gnu/debug/examples/service.exe
+test-wine: root-test-wine deps-test deps-windows debug ## root: that service built for Windows, in Wine, in chains with Linux services
+	environment=$$(scripts/windows.sh env) && eval "$$environment" && \
+		cargo build $(LOCKED) --target x86_64-pc-windows-gnu -p carnet --example service --all-features
+	$(CARGO) build $(LOCKED) -p carnet --example service
+	$(TEST) -p carnet-e2e --test wine $(ALONE)
 
 tiers:
 	@echo $(TIERS)
@@ -67,12 +98,18 @@ test-kernel-6.12: ## the same in a newer one
 $(addprefix test-kernel-,$(KERNELS)): test-kernel-%: deps-vm
 	scripts/test-kernel.sh $* $(KERNELS_TESTS)
 
+##@ Test for Windows
+.PHONY: test-windows
+test-windows: deps-windows ## the library built for Windows: clippy, Microsoft's targets, its tests in Wine
+	scripts/windows.sh check
+	scripts/windows.sh test
+
 ##@ Check
-.PHONY: lint audit docs-check fuzz fuzz-sockets leftovers fmt
+.PHONY: lint audit docs-check fuzz fuzz-sockets loom leftovers fmt
 lint: deps-build deps-lint ## formatting, clippy, shellcheck; warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets --all-features -- -D warnings
-	shellcheck .ci/run scripts/*.sh fuzz/run.sh
+	shellcheck .ci/run scripts/*.sh fuzz/run.sh e2e/wine/*.sh
 	scripts/check-format.sh
 
 audit: deps-audit ## licences, duplicates and sources of the dependencies
@@ -86,6 +123,9 @@ FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 fuzz: deps-fuzz ## each reader of foreign bytes: its corpus and 20,000 inputs more
 	@set -e; for target in $(FUZZ_TARGETS); do fuzz/run.sh $$target -runs=20000 -verbosity=0; echo "fuzz $$target: nothing found"; done
 
+loom: deps-build ## every interleaving of the overlapped operations' state
+	$(CARGO) test $(LOCKED) --manifest-path loom/Cargo.toml --target-dir $(TARGET)/loom
+
 FUZZ_SECONDS ?= 600
 fuzz-sockets: root-fuzz-sockets deps-build ## root: random socket calls against the model, ten minutes; FUZZ_SECONDS=, CARNET_MODEL_SEED=
 	CARNET_MODEL_SECONDS=$(FUZZ_SECONDS) CARNET_MODEL_SEED=$(or $(CARNET_MODEL_SEED),$(shell date +%s)000) \
@@ -97,7 +137,7 @@ leftovers: ## root: nothing of Carnet's is left in the kernel
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
-.PHONY: debug deps-build deps-test deps-demo deps-vm deps-lint deps-audit
+.PHONY: debug deps-build deps-test deps-ffi deps-windows deps-demo deps-vm deps-lint deps-audit
 debug: deps-build
 	$(CARGO) build $(LOCKED) -p carnet-cli
 
@@ -105,6 +145,10 @@ deps-build:
 	@scripts/install-deps.sh build
 deps-test:
 	@scripts/install-deps.sh build test
+deps-ffi:
+	@scripts/install-deps.sh build ffi
+deps-windows:
+	@scripts/install-deps.sh build windows
 deps-demo:
 	@scripts/install-deps.sh build demo
 deps-vm:
