@@ -71,7 +71,7 @@ fn a_socket_without_the_attribute_answers_at_once() {
     let new = || scene.sandbox.in_service(0, raw::socket_without_overlapped);
     let set = || Request::set_records(scene.blob());
     let queue = CompletionQueue::new().unwrap();
-    let begins: [(&str, &dyn Fn(&Socket) -> Outcome); 3] = [
+    let begins: [(&str, Begin<'_>); 3] = [
         ("operation", &|socket| Operation::begin(socket, set()).map(drop).unwrap_err()),
         ("routine", &|socket| begin_with(socket, set(), |_| panic!("a routine of nothing")).unwrap_err()),
         ("queue", &|socket| queue.attach(socket, 0).unwrap().begin(set()).unwrap_err()),
@@ -99,6 +99,7 @@ fn records_are_awaited() {
 }
 
 type Perform = fn(&Socket, Request) -> Outcome;
+type Begin<'a> = &'a dyn Fn(&Socket) -> Outcome;
 
 const WAYS: [(&str, Perform); 4] =
     [("at once", at_once), ("operation", by_operation), ("routine", by_routine), ("queue", by_queue)];
