@@ -1,7 +1,7 @@
 //! Memory that a caller names by a raw pointer, touched through the kernel: a pointer that leads nowhere is an answer
-//! (`WSAEFAULT`), and not the end of the process.
+//! (`WSAEFAULT`), and not the end of the process. Unless a sandbox forbids the call that looks.
 
-use std::{ffi::c_void, io, process, ptr};
+use std::{ffi::c_void, io, ptr};
 
 /// Memory of the caller's. May be null, and may lead nowhere.
 #[derive(Clone, Copy, Debug)]
@@ -71,8 +71,9 @@ fn copy(from: *const c_void, to: *mut c_void, length: usize) -> Result<(), Fault
     }
     let local = libc::iovec { iov_base: to, iov_len: length };
     let remote = libc::iovec { iov_base: from.cast_mut(), iov_len: length };
-    // A pid is an i32 in the kernel.
-    let this = process::id().cast_signed();
+    // Any thread of the process stands for its memory, but not the first one, whose id is the process's: it may have ended.
+    // SAFETY: no memory is passed.
+    let this = unsafe { libc::gettid() };
     // SAFETY: the kernel checks both ranges and reports what is not mapped. One of them is a slice of `read` or
     // `write`, of this length; the other is the caller's own by the promise made to `Memory::new`.
     let copied = unsafe { libc::process_vm_readv(this, &local, 1, &remote, 1, 0) };
@@ -80,7 +81,7 @@ fn copy(from: *const c_void, to: *mut c_void, length: usize) -> Result<(), Fault
         return Ok(());
     }
     match io::Error::last_os_error().raw_os_error() {
-        // A kernel or a sandbox without the call: as any C code does it.
+        // A kernel or a sandbox without the call: as any C code does it, which ends where the pointer leads nowhere.
         Some(libc::ENOSYS | libc::EPERM) if copied < 0 => {
             // SAFETY: as above, but for the check.
             unsafe { ptr::copy(from.cast::<u8>(), to.cast::<u8>(), length) };

@@ -18,7 +18,7 @@ use crate::winsock::{
 ///
 /// `s` is not closed during the call. Each pointer is null, or leads to memory that nobody else uses during the call:
 /// `cbinbuffer`, `cboutbuffer`, 4 bytes, the size of an [`OVERLAPPED`]. (Where nothing is mapped the answer is
-/// [`WSAEFAULT`]; memory that is somebody's is overwritten.)
+/// [`WSAEFAULT`], unless a sandbox forbids `process_vm_readv`; memory that is somebody's is overwritten.)
 ///
 /// If the operation is begun, the output buffer and the `OVERLAPPED` stay where they are, and nobody else's, until it has
 /// ended: also where this thread returns from what it does, or ends. The routine may be called with the `OVERLAPPED`. No
