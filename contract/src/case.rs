@@ -19,6 +19,8 @@ pub struct Case {
     pub linux: Linux,
     /// On Linux outside every engine; `None`: the same.
     pub without_engine: Option<String>,
+    /// Programs can make the call on Windows.
+    pub on_windows: bool,
     pub needs: Vec<Need>,
     pub ask: Box<dyn Fn(&Stage) -> Answer + Send + Sync>,
 }
@@ -83,6 +85,7 @@ impl Case {
             documented: Vec::new(),
             linux: Linux::Answers(String::new()),
             without_engine: None,
+            on_windows: true,
             needs: Vec::new(),
             ask: Box::new(|_| Err(Stop::NotRun("nothing is asked".into()))),
         }
@@ -107,6 +110,12 @@ impl Case {
     /// Where no engine answers. What is asked of the engine then is not supported.
     pub fn without_engine(mut self, answer: impl Into<String>) -> Self {
         self.without_engine = Some(answer.into());
+        self
+    }
+
+    /// On Windows no program makes this call, so nothing can be recorded there.
+    pub fn not_on_windows(mut self) -> Self {
+        self.on_windows = false;
         self
     }
 

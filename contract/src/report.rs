@@ -116,6 +116,8 @@ struct JsonRow<'a> {
     documented: &'a [String],
     /// Null where it cannot occur.
     linux: Option<&'a str>,
+    /// On Linux where no engine answers; null where that makes no difference.
+    without_engine: Option<&'a str>,
     observed: Option<&'a str>,
     /// Why it was not run, or cannot occur on Linux.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +139,7 @@ impl<'a> JsonRow<'a> {
             about: &row.case.about,
             documented: &row.case.documented,
             linux,
+            without_engine: row.case.without_engine.as_deref(),
             observed: row.observed.as_deref(),
             why: row.why.as_deref().or(never),
             verdict: row.verdict.to_string(),
@@ -164,9 +167,9 @@ fn system_version() -> String {
     #[cfg(target_os = "linux")]
     let told = std::fs::read_to_string("/proc/sys/kernel/osrelease");
     #[cfg(windows)]
-    let told = std::process::Command::new("cmd")
-        .args(["/c", "ver"])
-        .output()
-        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    let told = std::process::Command::new("cmd").args(["/c", "ver"]).output().map(|output| {
+        let wine = crate::calls::system::wine_version().map_or(String::new(), |version| format!(", Wine {version}"));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned() + &wine
+    });
     told.unwrap_or_default().trim().to_owned()
 }

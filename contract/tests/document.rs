@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, env, fs, path::PathBuf, process::Command};
 use serde_json::Value;
 
 /// Tables between `<!-- carnet-contract ARGUMENTS -->` and `<!-- end -->` are what the program prints with these
-/// arguments. `CARNET_BLESS=1` writes them.
+/// arguments, or where its answers differ from those of Wine. `CARNET_BLESS=1` writes them.
 #[test]
 fn tables_are_what_the_program_prints() {
     let document = read();
@@ -16,7 +16,10 @@ fn tables_are_what_the_program_prints() {
     while let Some((before, after)) = rest.split_once("<!-- carnet-contract ") {
         let (arguments, after) = after.split_once(" -->\n").unwrap();
         let (_old, after) = after.split_once("<!-- end -->").unwrap();
-        let table = suite(&arguments.split(' ').collect::<Vec<_>>());
+        let table = match arguments {
+            WINE => wine_differs(),
+            _ => suite(&arguments.split(' ').collect::<Vec<_>>()),
+        };
         new += &format!("{before}<!-- carnet-contract {arguments} -->\n\n{}\n\n<!-- end -->", table.trim());
         rest = after;
     }
@@ -33,6 +36,7 @@ fn tables_are_what_the_program_prints() {
     for needed in groups.iter().map(String::as_str).chain(["--differences", "--unknown"]) {
         assert!(new.contains(&format!("<!-- carnet-contract --list --markdown {needed} -->")), "no table of {needed}");
     }
+    assert!(new.contains(&format!("<!-- carnet-contract {WINE} -->")), "no table of what Wine does");
 }
 
 /// In backticks a word that begins as an id is one, or a pattern of some that ends in `.*`.
@@ -56,6 +60,44 @@ fn every_case_is_in_the_document_and_every_id_there_is_a_case() {
         }
     }
     assert_eq!(ids.difference(&named).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the document");
+}
+
+/// Wine has none of the operations, so it is compared with Linux where no engine answers. Cases with the same two answers
+/// are one row.
+fn wine_differs() -> String {
+    let (answers, cases) = (include_str!("wine-8.0.txt"), cases());
+    let all = ids();
+    let mut rows: Vec<([String; 2], Vec<String>)> = Vec::new();
+    for (id, wine) in answers.lines().map(|line| line.split_once(": ").unwrap()) {
+        let case = cases.iter().find(|case| case["id"] == id).unwrap_or_else(|| panic!("{id} is no case"));
+        let linux = case["without_engine"].as_str().or(case["linux"].as_str()).unwrap_or("cannot occur");
+        let pair = [linux, wine].map(str::to_owned);
+        match rows.iter_mut().find(|(known, _)| *known == pair) {
+            _ if linux == wine => {}
+            Some((_, ids)) => ids.push(id.to_owned()),
+            None => rows.push((pair, vec![id.to_owned()])),
+        }
+    }
+    let mut text = "| cases | Carnet on Linux without an engine | Wine 8.0 |\n| --- | --- | --- |\n".to_owned();
+    for ([linux, wine], ids) in rows {
+        text += &format!("| {} | {linux} | {wine} |\n", shortened(&ids, &all).join(", "));
+    }
+    text
+}
+
+/// In backticks, and `family.*` where all cases of a family are there.
+fn shortened(group: &[String], all: &BTreeSet<String>) -> Vec<String> {
+    let mut words = Vec::new();
+    for id in group {
+        let (family, _) = id.rsplit_once('.').unwrap();
+        let relatives = all.iter().filter(|id| id.starts_with(&format!("{family}.")));
+        let whole = relatives.clone().count() > 1 && relatives.clone().all(|id| group.contains(id));
+        let word = if whole { format!("`{family}.*`") } else { format!("`{id}`") };
+        if !words.contains(&word) {
+            words.push(word);
+        }
+    }
+    words
 }
 
 fn ids() -> BTreeSet<String> {
@@ -84,3 +126,6 @@ fn read() -> String {
 fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/contract.md")
 }
+
+/// Stands where the arguments of the program stand otherwise.
+const WINE: &str = "against tests/wine-8.0.txt";

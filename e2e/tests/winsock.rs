@@ -2,19 +2,25 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::cell::RefCell;
+use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 use carnet::Redirect;
 use carnet::winsock::{
-    Code, CompletionQueue, FWP_E_NOT_FOUND, Operation, Outcome, Request, WSAEACCES, WSAEINVAL, begin_with, ioctl,
-    wait_alertable,
+    Code, CompletionQueue, ERROR_INSUFFICIENT_BUFFER, FWP_E_NOT_FOUND, Operation, Outcome, Request, WSAEACCES,
+    WSAEINVAL, begin_with, ioctl, wait_alertable,
 };
-use carnet_e2e::sockets::until;
-use carnet_e2e::{Scene, raw};
+use carnet_e2e::sockets::{accept, connect_on, is_idle, listen, stream, until};
+use carnet_e2e::{Sandbox, Scene, Service, raw};
+use carnet_policy::{Action, Service as Kind};
 use socket2::Socket;
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// The longest chain in the tests.
+const CHAIN: usize = 8;
+/// What is in memory that nothing was put into.
+const FILL: u8 = 0xA5;
 
 /// Asks and sets by each way in which an end is told; the record is good by every one of them.
 #[test]
@@ -30,6 +36,64 @@ fn a_record_is_carried_by_each_way() {
         let before = Redirect::of(&scene.accepted).flow().unwrap();
         scene.assert_goes_on(socket, &before);
     }
+}
+
+/// Chains of one to eight services: however many a flow has had, a service asks, sets and goes on in the same way.
+#[test]
+fn the_size_is_the_same_at_every_hop() {
+    let mut sandbox = Sandbox::new();
+    let server = listen("127.0.0.1:0");
+    let destination = server.local_addr().unwrap();
+    let services: Vec<Service> = (0..CHAIN).map(|_| sandbox.service(Kind::Aware)).collect();
+    let contexts: Vec<Vec<u8>> = (0..CHAIN).map(|hop| vec![hop as u8; 8 + hop]).collect();
+    for (provider, context) in sandbox.policy.providers.iter_mut().zip(&contexts) {
+        provider.filters[0].action = Action::Redirect { context: context.clone() };
+    }
+    sandbox.apply();
+
+    let (client, mut accepted) = sandbox.arrive(&services[0], destination);
+    let mut held = vec![client];
+    for (hop, context) in contexts.iter().enumerate() {
+        assert_eq!(Redirect::of(&accepted).flow().unwrap().depth(), hop + 1);
+        assert_eq!(asked_by_every_size(&accepted, Code::QueryContext, context.len()), *context);
+        let record = asked_by_every_size(&accepted, Code::QueryRecords, 440);
+
+        let longer = [&record[..], &[0]].concat();
+        let onward = sandbox.in_service(hop, || {
+            let socket = stream(destination);
+            for (blob, result) in [(&record[..439], Err(WSAEINVAL)), (&longer, Err(WSAEINVAL)), (&record, Ok(0))] {
+                let set = ioctl(&socket, Code::SetRecords, blob, &mut []);
+                assert_eq!(set.map_err(|error| error.number()), result, "{} bytes at hop {}", blob.len(), hop + 1);
+            }
+            connect_on(socket, &destination.into()).expect("connect")
+        });
+        let next = services.get(hop + 1).map_or(&server, |service| &service.listeners[0]);
+        held.extend([std::mem::replace(&mut accepted, accept(next)), onward]);
+    }
+    assert_eq!(accepted.peer_addr().unwrap(), held.last().unwrap().local_addr().unwrap(), "from the last service");
+    assert!(services.iter().flat_map(|service| &service.listeners).all(is_idle), "each service had it once");
+}
+
+/// The answer, which has `need` bytes.
+fn asked_by_every_size(socket: &TcpStream, code: Code, need: usize) -> Vec<u8> {
+    for size in [0, 1, 3, 4, need - 1] {
+        let mut buffer = vec![FILL; size];
+        let error = ioctl(socket, code, &[], &mut buffer).unwrap_err();
+        assert_eq!(
+            (error.number(), error.needed()),
+            (ERROR_INSUFFICIENT_BUFFER as i32, Some(need)),
+            "{code:?}: {size}"
+        );
+        assert_eq!(buffer, vec![FILL; size], "{code:?}: nothing is put out");
+    }
+    let answers = [need, need + 1, 64 << 10].map(|size| {
+        let mut buffer = vec![FILL; size];
+        assert_eq!(ioctl(socket, code, &[], &mut buffer), Ok(need), "{code:?}: {size}");
+        assert!(buffer[need..].iter().all(|&byte| byte == FILL), "{code:?}: nothing is put out behind it");
+        buffer[..need].to_vec()
+    });
+    let [_, _, last] = answers;
+    last
 }
 
 #[test]

@@ -1,15 +1,20 @@
-//! What each system has its own calls for: memory of every kind, and whether the process is elevated.
+//! What each system has its own calls for: memory of every kind, whether the process is elevated, and whether the system
+//! is Wine.
 
 #[cfg(target_os = "linux")]
-pub use linux::{is_elevated, survive_faults, take_fault};
+pub use linux::{ORIGINAL_DESTINATION, is_elevated, survive_faults, take_fault};
 #[cfg(windows)]
-pub use windows::{ask_for_ancillary_data, is_elevated, survive_faults, take_fault};
+pub use windows::{
+    ORIGINAL_DESTINATION, ask_for_ancillary_data, is_elevated, survive_faults, take_fault, wine_version,
+};
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::{io, ptr};
 
     use crate::calls::Pages;
+
+    pub use libc::SO_ORIGINAL_DST as ORIGINAL_DESTINATION;
 
     impl Pages {
         pub fn new() -> io::Result<Self> {
@@ -47,7 +52,8 @@ mod linux {
 #[cfg(windows)]
 mod windows {
     use std::{
-        io, ptr,
+        ffi::{CStr, c_char},
+        io, mem, ptr,
         sync::atomic::{AtomicBool, Ordering},
     };
 
@@ -57,6 +63,7 @@ mod windows {
         Security::{GetTokenInformation, TOKEN_ELEVATION, TOKEN_QUERY, TokenElevation},
         System::{
             Diagnostics::Debug::{EXCEPTION_POINTERS, SetUnhandledExceptionFilter},
+            LibraryLoader::{GetModuleHandleA, GetProcAddress},
             Memory::{
                 MEM_COMMIT, MEM_RESERVE, PAGE_NOACCESS, PAGE_READONLY, PAGE_READWRITE, VirtualAlloc, VirtualProtect,
             },
@@ -65,6 +72,8 @@ mod windows {
     };
 
     use crate::calls::Pages;
+
+    pub use WinSock::SO_ORIGINAL_DST as ORIGINAL_DESTINATION;
 
     impl Pages {
         pub fn new() -> io::Result<Self> {
@@ -123,6 +132,19 @@ mod windows {
             done
         };
         done != 0 && elevation.TokenIsElevated != 0
+    }
+
+    /// Wine says its version by a function that Windows does not have.
+    pub fn wine_version() -> Option<String> {
+        // SAFETY: names that end in 0; the module is in every process and stays there.
+        let found = unsafe {
+            GetProcAddress(GetModuleHandleA(c"ntdll.dll".as_ptr().cast()), c"wine_get_version".as_ptr().cast())
+        };
+        // SAFETY: Wine declares the function so, and says a constant that ends in 0.
+        found.map(|found| unsafe {
+            let tell: unsafe extern "C" fn() -> *const c_char = mem::transmute(found);
+            CStr::from_ptr(tell()).to_string_lossy().into_owned()
+        })
     }
 
     /// `setsockopt` with a true `DWORD`, and what `getsockopt` says of it then: the errors, or 0, and the value.

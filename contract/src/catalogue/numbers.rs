@@ -1,8 +1,8 @@
 //! The numbers. Where windows-sys is there, the library does not even build with others.
 
-use carnet::winsock as ws;
+use carnet::{State, winsock as ws};
 
-use crate::case::Case;
+use crate::{calls::system, case::Case};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -34,6 +34,22 @@ pub fn cases() -> Vec<Case> {
             ];
             Ok(types.map(|number| number.to_string()).join(" "))
         }),
+        Case::new("numbers", "numbers.states", "numbers", "the redirect states, from not redirected on")
+            .documented("0 1 2 3")
+            .linux("0 1 2 3")
+            .ask(|_| {
+                let states = [
+                    State::NotRedirected,
+                    State::RedirectedBySelf,
+                    State::RedirectedByOther,
+                    State::PreviouslyRedirectedBySelf,
+                ];
+                Ok(states.map(|state| (state as u32).to_string()).join(" "))
+            }),
+        Case::new("numbers", "numbers.original-destination", "numbers", "SO_ORIGINAL_DST")
+            .documented("0x300f")
+            .linux("0x50")
+            .ask(|_| Ok(format!("{:#x}", system::ORIGINAL_DESTINATION))),
         Case::new("numbers", "numbers.overlapped", "R11, numbers", "size of OVERLAPPED, and where its event is")
             .documented("32 24")
             .linux("32 24")

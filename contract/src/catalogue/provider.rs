@@ -7,6 +7,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("provider", format!("provider.{id}"), "WSPIoctl", about)
             .linux(linux)
             .without_engine(linux.replace("WSAEINVAL", "WSAEOPNOTSUPP"))
+            .not_on_windows()
     };
     vec![
         case(
