@@ -38,7 +38,7 @@ PROFILE ?= release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
 BUILT := $(TARGET)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 .PHONY: install
-install: deps-build ## the library for C: libcarnet, its headers and carnet.pc; PREFIX=, LIBDIR=, DESTDIR=
+install: deps-rust ## the library for C: libcarnet, its headers and carnet.pc; PREFIX=, LIBDIR=, DESTDIR=
 	$(CARGO) rustc $(LOCKED) --profile $(PROFILE) -p carnet-ffi --lib --crate-type cdylib,staticlib -- \
 		-C link-arg=-Wl,-soname,libcarnet.so.0,-z,nodelete
 	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)"
@@ -48,7 +48,8 @@ install: deps-build ## the library for C: libcarnet, its headers and carnet.pc; 
 	install -m 644 "$(BUILT)/libcarnet_ffi.a" "$(DESTDIR)$(LIBDIR)/libcarnet.a"
 	install -m 644 crates/carnet-ffi/include/*.h crates/carnet-abi/include/carnet_abi.h "$(DESTDIR)$(INCLUDEDIR)"
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		-e 's|@VERSION@|$(VERSION)|' crates/carnet-ffi/carnet.pc.in >"$(DESTDIR)$(LIBDIR)/pkgconfig/carnet.pc"
+		-e 's|@VERSION@|$(VERSION)|' crates/carnet-ffi/carnet.pc.in | \
+		install -m 644 /dev/stdin "$(DESTDIR)$(LIBDIR)/pkgconfig/carnet.pc"
 
 demo: root-demo deps-demo build ## root: a client through two services, each hop shown
 	CARNET=$(TARGET)/release/carnet scripts/demo.sh
@@ -80,6 +81,7 @@ test-ffi: root-test-ffi deps-ffi debug ## root: the library from C and C++, inst
 # The service in Rust, as a Windows program. All features, for so test-windows builds it.
 export CARNET_WINDOWS_SERVICE := $(TARGET)/windows/target/x86_64-pc-windows-gnu/debug/examples/service.exe
 test-wine: root-test-wine deps-test deps-windows debug ## root: that service built for Windows, in Wine, in chains with Linux services
+	@e2e/wine/version.sh
 	environment=$$(scripts/windows.sh env) && eval "$$environment" && \
 		cargo build $(LOCKED) --target x86_64-pc-windows-gnu -p carnet --example service --all-features
 	$(CARGO) build $(LOCKED) -p carnet --example service
@@ -91,7 +93,7 @@ tiers:
 ##@ Test in another kernel
 KERNELS := $(shell scripts/test-kernel.sh --list)
 KERNELS_TESTS := chain connect records query set provider flow original_dst unaware orders events unusual selftests matrix \
-	datagram truth model misbehaving
+	datagram truth model misbehaving winsock
 .PHONY: test-kernel-6.1 test-kernel-6.12
 test-kernel-6.1: ## the kernel of Debian 12, emulated: end to end there
 test-kernel-6.12: ## the same in a newer one
@@ -108,6 +110,8 @@ test-windows: deps-windows ## the library built for Windows: clippy, Microsoft's
 .PHONY: lint audit docs-check fuzz fuzz-sockets loom leftovers fmt
 lint: deps-build deps-lint ## formatting, clippy, shellcheck; warnings are errors
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
+	$(CARGO) fmt --manifest-path loom/Cargo.toml --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets --all-features -- -D warnings
 	shellcheck .ci/run scripts/*.sh fuzz/run.sh e2e/wine/*.sh
 	scripts/check-format.sh
@@ -123,7 +127,7 @@ FUZZ_TARGETS := $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs)))
 fuzz: deps-fuzz ## each reader of foreign bytes: its corpus and 20,000 inputs more
 	@set -e; for target in $(FUZZ_TARGETS); do fuzz/run.sh $$target -runs=20000 -verbosity=0; echo "fuzz $$target: nothing found"; done
 
-loom: deps-build ## every interleaving of the overlapped operations' state
+loom: deps-rust ## every interleaving of the overlapped operations' state
 	$(CARGO) test $(LOCKED) --manifest-path loom/Cargo.toml --target-dir $(TARGET)/loom
 
 FUZZ_SECONDS ?= 600
@@ -137,12 +141,14 @@ leftovers: ## root: nothing of Carnet's is left in the kernel
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
-.PHONY: debug deps-build deps-test deps-ffi deps-windows deps-demo deps-vm deps-lint deps-audit
+.PHONY: debug deps-build deps-rust deps-test deps-ffi deps-windows deps-demo deps-vm deps-lint deps-audit
 debug: deps-build
 	$(CARGO) build $(LOCKED) -p carnet-cli
 
 deps-build:
 	@scripts/install-deps.sh build
+deps-rust:
+	@scripts/install-deps.sh rust
 deps-test:
 	@scripts/install-deps.sh build test
 deps-ffi:

@@ -17,7 +17,9 @@ import sys
 import tempfile
 
 # Where a path of this repository starts. Named one by one, so that a folder which is gone is missed.
-TOP = ("contract", "crates", "docs", "scripts", "e2e", "bench", "fuzz", "loom", "examples", "packaging", ".ci", ".config")
+TOP = (
+    "contract", "crates", "docs", "scripts", "e2e", "bench", "fuzz", "loom", "examples", "packaging", ".ci", ".config"
+)
 PATH = re.compile(r"(?<![\w./~{}$*-])(?:%s)/[\w./*@+-]*[\w*/]" % "|".join(map(re.escape, TOP)))
 TOP_FILE = re.compile(r"(?:[A-Z][A-Z_-]+(?:\.md)?|Makefile|[a-z.-]+\.toml|LICENSE-[A-Z]+)")
 MAKE = re.compile(r"(?:^ *|\$ |&& |sudo (?:-E )?(?:env \S+ )?)make((?: [a-z](?:[a-z0-9.-]*[a-z0-9])?)+)")

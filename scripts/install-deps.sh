@@ -3,6 +3,7 @@
 #
 # usage: scripts/install-deps.sh GROUP...
 #   build   compilers and headers
+#   rust    what the library alone is built with: Rust and a linker
 #   test    the foreign programs which the tests run: proxies, and clients and services in five languages
 #   ffi     what the tests of the C library build and run with: C++, a Windows compiler, valgrind
 #   windows a linker for Windows, and Wine, which runs what is built
@@ -22,7 +23,7 @@ readonly TOOLS
 export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
 
 main() {
-    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|test|ffi|windows|demo|vm|lint|fuzz|audit..."
+    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|rust|test|ffi|windows|demo|vm|lint|fuzz|audit..."
     local group wanted="" choices=()
     for group in "$@"; do
         wanted+=$(needs "$group")$'\n' || exit 1
@@ -32,7 +33,7 @@ main() {
     install_packages "${choices[@]}"
     for group in "$@"; do
         case $group in
-        build) check_rust ;;
+        build | rust) check_rust ;;
         test) check_mitmproxy ;;
         audit) install_cargo_deny ;;
         esac
@@ -59,6 +60,8 @@ needs() {
 		command make make
 		command pkg-config pkg-config
 	NEEDS
+    # With whatever a linker needs, where it is missing.
+    rust) echo "command gcc build-essential" ;;
     test) node_headers && cat <<-'NEEDS' ;;
 		command bpftool bpftool|linux-tools-generic
 		command ip iproute2
@@ -113,7 +116,7 @@ needs() {
     lint) echo "command shellcheck shellcheck" ;;
     fuzz) echo "command g++ g++" ;;
     audit) ;;
-    *) die "$1: no such group; there are build, test, ffi, windows, demo, vm, lint, fuzz and audit" ;;
+    *) die "$1: no such group; there are build, rust, test, ffi, windows, demo, vm, lint, fuzz and audit" ;;
     esac
 }
 

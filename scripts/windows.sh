@@ -13,8 +13,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The packages that are for Windows too. Each is built by itself: together they would lend each other features.
-readonly PACKAGES=(carnet carnet-contract)
+# The packages that are for Windows too. Each is built by itself: together they would lend each other features. The
+# library for C only has to compile: its tests are programs for Linux.
+readonly PACKAGES=(carnet carnet-contract) C_LIBRARY=carnet-ffi
 
 readonly TARGET=x86_64-pc-windows-gnu CHECKED=(x86_64-pc-windows-msvc aarch64-pc-windows-msvc)
 readonly DEBIANS=(rustc-web cargo-web rust-web-src rust-web-clippy)
@@ -61,6 +62,7 @@ check() {
             --all-features -- "${denied[@]}"
         step "check $package without features" with_compiler cargo check "${LOCKED[@]}" --target $TARGET -p "$package"
     done
+    step "check $C_LIBRARY" with_compiler cargo check "${LOCKED[@]}" --target $TARGET -p $C_LIBRARY --lib
     step "check for ${CHECKED[*]}" check_for_microsoft
 }
 
@@ -78,12 +80,14 @@ run_tests() {
 # All packages at once, for time's sake: that each is complete is seen above. Where these targets have no standard
 # library it is only checked, too, and tests are left out.
 check_for_microsoft() {
-    local choice=("${CHECKED[@]/#/--target=}" "${PACKAGES[@]/#/--package=}" --all-features)
+    local targets=("${CHECKED[@]/#/--target=}") packages=("${PACKAGES[@]/#/--package=}" --all-features)
     if [ -e "$RUST/ready" ]; then
         with_compiler env CARGO_TARGET_DIR="$FOLDER/microsoft" RUSTC_BOOTSTRAP=1 \
-            cargo check "${LOCKED[@]}" "${choice[@]}" -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind
+            cargo check "${LOCKED[@]}" "${targets[@]}" "${packages[@]}" --package=$C_LIBRARY \
+            -Zbuild-std=std,panic_unwind -Zbuild-std-features=panic-unwind
     else
-        with_compiler cargo check "${LOCKED[@]}" "${choice[@]}" --all-targets
+        with_compiler cargo check "${LOCKED[@]}" "${targets[@]}" "${packages[@]}" --all-targets
+        with_compiler cargo check "${LOCKED[@]}" "${targets[@]}" --package=$C_LIBRARY --lib
     fi
 }
 

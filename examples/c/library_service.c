@@ -47,6 +47,7 @@ static struct flow *flows;
 
 static int listen_on(int family, unsigned short port);
 static void accept_from(int listener);
+static void reset_when_closed(int socket);
 static void *serve(void *flow);
 static int go_on(int client);
 static void *copy(void *way);
@@ -138,8 +139,10 @@ static void accept_from(int listener)
 	}
 	fprintf(stderr, "service: accept: %s\n", strerror(err));
 	free(flow);
-	if (client >= 0)
+	if (client >= 0) {
+		reset_when_closed(client);
 		close(client);
+	}
 	poll(NULL, 0, 100); /* out of files or threads until other flows end */
 }
 

@@ -44,6 +44,7 @@ struct endpoint {
 };
 
 static int listen_on(const char *ip, unsigned short port);
+static void reset_when_closed(int socket);
 static void *serve(void *client);
 static int go_on(int client);
 static void *copy(void *way);
@@ -81,8 +82,10 @@ int main(int argc, char **argv)
 			if (!err)
 				continue;
 			fprintf(stderr, "service: accept: %s\n", strerror(err));
-			if (client >= 0)
+			if (client >= 0) {
+				reset_when_closed(client);
 				close(client);
+			}
 			poll(NULL, 0, 100); /* out of files or threads until other flows end */
 		}
 	}

@@ -31,7 +31,6 @@
 #include <system_error>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include <carnet.h>
 
@@ -120,9 +119,10 @@ Socket go_on(const Socket &client)
 }
 
 // One direction, to its end; the other goes on, for a client may close its half and still wait for the answer.
-void copy(const Socket &from, const Socket &to)
+// It throws nothing, for one half runs while the other's thread has to be waited for.
+void copy(const Socket &from, const Socket &to) noexcept
 {
-	std::vector<char> data(32768);
+	std::array<char, 32768> data;
 	for (;;) {
 		const ssize_t size = ::recv(from.fd(), data.data(), data.size(), 0);
 		if (size == 0) {
@@ -147,7 +147,15 @@ void copy(const Socket &from, const Socket &to)
 // One connection, on threads of its own.
 class Flow {
 public:
-	explicit Flow(Socket client) : client_(std::move(client)), thread_([this] { serve(); }) {}
+	explicit Flow(Socket client) : client_(std::move(client))
+	{
+		try {
+			thread_ = std::thread([this] { serve(); });
+		} catch (const std::system_error &) {
+			client_.reset_when_closed();
+			throw;
+		}
+	}
 	~Flow()
 	{
 		end();
@@ -192,7 +200,7 @@ private:
 	std::mutex lock_; // of what the two sockets are
 	Socket client_, server_;
 	std::atomic<bool> ending_{false}, over_{false};
-	std::thread thread_; // last: it uses the others
+	std::thread thread_; // uses the others
 };
 
 // Nothing where the host has no IPv6.

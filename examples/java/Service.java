@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
 import com.sun.jna.LastErrorException;
 import com.sun.jna.Native;
 import com.sun.jna.Pointer;
@@ -104,11 +105,23 @@ final class Service {
         while (true) {
             try {
                 SocketChannel client = listener.accept();
-                new Thread(() -> serve(client)).start();
+                start(() -> serve(client), client);
             } catch (IOException | OutOfMemoryError error) {
                 log("accept: " + error.getMessage());
                 pause(); // out of files or threads until other flows end
             }
+        }
+    }
+
+    /** In a thread of its own. Where none can be had nobody would ever answer the client, so it is reset. */
+    private static Thread start(Runnable work, SocketChannel client) {
+        try {
+            Thread thread = new Thread(work);
+            thread.start();
+            return thread;
+        } catch (OutOfMemoryError error) {
+            reset(client);
+            throw error;
         }
     }
 
@@ -123,11 +136,10 @@ final class Service {
         }
         try (client;
                 server) {
-            Thread answers = new Thread(() -> copy(server, client));
-            answers.start();
+            Thread answers = start(() -> copy(server, client), client);
             copy(client, server);
             answers.join();
-        } catch (IOException | InterruptedException error) {
+        } catch (IOException | InterruptedException | OutOfMemoryError error) {
             log("close: " + error.getMessage());
         }
     }
@@ -198,8 +210,8 @@ final class Service {
 
     /** One direction, to its end; the other goes on, for a client may close its half and still wait for the answer. */
     private static void copy(SocketChannel from, SocketChannel to) {
-        ByteBuffer data = ByteBuffer.allocate(65536);
         try {
+            ByteBuffer data = ByteBuffer.allocate(65536);
             while (from.read(data) >= 0) {
                 data.flip();
                 while (data.hasRemaining()) {
@@ -208,7 +220,7 @@ final class Service {
                 data.clear();
             }
             to.shutdownOutput();
-        } catch (IOException error) {
+        } catch (IOException | OutOfMemoryError error) {
             reset(from);
             reset(to);
         }

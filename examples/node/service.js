@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//
 // A redirect service in Node: two of Carnet's socket options are all it needs. Node has no socket options of its own
 // choosing, so a small addon makes the system calls.
 //

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT OR Apache-2.0
 """A redirect service with nothing but the standard library: two of Carnet's socket options are all it needs.
 
 It says who goes where (pid, name, destination, how many services have had the flow) and carries every connection on

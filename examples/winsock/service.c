@@ -13,6 +13,7 @@
  * or a completion port. With a COUNT it ends after so many connections. docs/c-api.md says what differs between the
  * systems.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@ enum delivery { PLAIN, EVENT, ROUTINE, PORT };
 struct outcome {
 	int   error; /* 0, or a Winsock error number */
 	DWORD bytes;
+	int   told; /* of an overlapped one: that it has ended. Until then the buffers are its own, and this is, too */
 };
 
 /* One connection. */
@@ -134,6 +136,7 @@ static void *accept_all(void *argument)
 			continue;
 		}
 		if (begin(&thread, serve, (void *)client)) {
+			reset_when_closed(client);
 			closesocket(client);
 			continue;
 		}
@@ -153,95 +156,106 @@ static void *accept_all(void *argument)
 
 /* ---- The ioctls ---- */
 
-static void CALLBACK told(DWORD error, DWORD bytes, LPWSAOVERLAPPED overlapped, DWORD flags)
+static void CALLBACK tell(DWORD error, DWORD bytes, LPWSAOVERLAPPED overlapped, DWORD flags)
 {
 	struct outcome *outcome = overlapped->hEvent; /* ours to use, where there is a routine */
 
 	(void)flags;
 	outcome->error = (int)error;
 	outcome->bytes = bytes;
+	outcome->told = 1;
 }
 
 /* Waits for the end of an operation that has begun, in the way that was asked for. */
-static struct outcome end_of(const struct flow *flow, SOCKET socket, WSAOVERLAPPED *overlapped)
+static void wait_for(const struct flow *flow, SOCKET socket, WSAOVERLAPPED *overlapped, struct outcome *outcome,
+		     DWORD milliseconds)
 {
-	struct outcome outcome = { 0, 0 };
 	LPOVERLAPPED ended = NULL;
-	ULONG_PTR key;
+	ULONG_PTR key = 0;
 	DWORD flags;
-	int over = 0;
+	int done;
 
 	switch (delivery) {
 	case EVENT:
-		over = WSAWaitForMultipleEvents(1, &overlapped->hEvent, TRUE, PATIENCE, FALSE) == WSA_WAIT_EVENT_0;
-		if (over && !WSAGetOverlappedResult(socket, overlapped, &outcome.bytes, FALSE, &flags))
-			outcome.error = WSAGetLastError();
+		if (WSAWaitForMultipleEvents(1, &overlapped->hEvent, TRUE, milliseconds, FALSE) != WSA_WAIT_EVENT_0)
+			return;
+		done = WSAGetOverlappedResult(socket, overlapped, &outcome->bytes, FALSE, &flags);
 		break;
 	case ROUTINE:
-		overlapped->hEvent = &outcome;
-		over = SleepEx(PATIENCE, TRUE) == WAIT_IO_COMPLETION;
-		break;
+		SleepEx(milliseconds, TRUE);
+		return;
 	default:
-		if (!GetQueuedCompletionStatus(flow->port, &outcome.bytes, &key, &ended, PATIENCE))
-			outcome.error = WSAGetLastError();
-		else if (key != (ULONG_PTR)socket)
-			outcome.error = WSAEINVAL;
-		over = ended == overlapped;
+		done = GetQueuedCompletionStatus(flow->port, &outcome->bytes, &key, &ended, milliseconds);
+		if (ended != overlapped)
+			return;
 	}
-	if (!over) {
-		/* The buffers are the operation's until it has ended. */
-		CancelIoEx((HANDLE)socket, overlapped);
-		WSAGetOverlappedResult(socket, overlapped, &outcome.bytes, TRUE, &flags);
-		outcome.error = WSA_OPERATION_ABORTED;
-	}
-	return outcome;
+	outcome->error = done ? 0 : WSAGetLastError();
+	if (delivery == PORT && key != (ULONG_PTR)socket)
+		outcome->error = WSASYSCALLFAILURE; /* the packet is not of this socket */
+	outcome->told = 1;
 }
 
 /* One ioctl, from its beginning to its end. */
 static struct outcome control(const struct flow *flow, SOCKET socket, DWORD code, void *in, DWORD in_size, void *out,
 			      DWORD out_size)
 {
-	struct outcome outcome = { 0, 0 };
+	struct outcome outcome = { 0, 0, 0 };
 	WSAOVERLAPPED overlapped;
-
-	if (delivery == PLAIN) {
-		if (WSAIoctl(socket, code, in, in_size, out, out_size, &outcome.bytes, NULL, NULL) == SOCKET_ERROR)
-			outcome.error = WSAGetLastError();
-		return outcome;
-	}
 
 	memset(&overlapped, 0, sizeof(overlapped));
 	if (delivery == EVENT)
 		overlapped.hEvent = WSACreateEvent();
 	if (delivery == ROUTINE)
 		overlapped.hEvent = &outcome;
-	if (WSAIoctl(socket, code, in, in_size, out, out_size, &outcome.bytes, &overlapped,
-		     delivery == ROUTINE ? told : NULL) == SOCKET_ERROR)
+	if ((delivery == EVENT && overlapped.hEvent == WSA_INVALID_EVENT) ||
+	    WSAIoctl(socket, code, in, in_size, out, out_size, &outcome.bytes, delivery == PLAIN ? NULL : &overlapped,
+		     delivery == ROUTINE ? tell : NULL) == SOCKET_ERROR)
 		outcome.error = WSAGetLastError();
 	/* The end is told in the same way where the operation was over at once. */
-	if (outcome.error == 0 || outcome.error == WSA_IO_PENDING)
-		outcome = end_of(flow, socket, &overlapped);
-	if (delivery == EVENT)
+	if (delivery != PLAIN && (outcome.error == 0 || outcome.error == WSA_IO_PENDING)) {
+		wait_for(flow, socket, &overlapped, &outcome, PATIENCE);
+		if (!outcome.told)
+			CancelIoEx((HANDLE)socket, &overlapped);
+		/* What is cancelled is told, too. To return before would leave it memory which is no more. */
+		while (!outcome.told)
+			wait_for(flow, socket, &overlapped, &outcome, INFINITE);
+	}
+	if (delivery == EVENT && overlapped.hEvent != WSA_INVALID_EVENT)
 		WSACloseEvent(overlapped.hEvent);
 	return outcome;
 }
 
-static SOCKET new_socket(const struct flow *flow, int family)
+static SOCKET fail_with(const char *what, const char *why, SOCKET server)
 {
-	SOCKET made = socket(family, SOCK_STREAM, IPPROTO_TCP);
-
-	if (made != INVALID_SOCKET && flow->port)
-		CreateIoCompletionPort((HANDLE)made, flow->port, (ULONG_PTR)made, 0);
-	return made;
+	fprintf(stderr, "service: connection closed: %s: %s\n", what, why);
+	if (server != INVALID_SOCKET)
+		closesocket(server);
+	return INVALID_SOCKET;
 }
 
 static SOCKET fail(const char *what, int error, SOCKET server)
 {
-	fprintf(stderr, "service: connection closed: %s: error %d%s\n", what, error,
-		error == WSAEINVAL ? ": it has no record, so it has no destination" : "");
-	if (server != INVALID_SOCKET)
-		closesocket(server);
-	return INVALID_SOCKET;
+	char why[32];
+
+	snprintf(why, sizeof(why), "error %d", error);
+	return fail_with(what, why, server);
+}
+
+static SOCKET fail_query(const char *what, int error)
+{
+	return error == WSAEINVAL ?
+		       fail_with(what, "error 10022: it has no record, so it has no destination", INVALID_SOCKET) :
+		       fail(what, error, INVALID_SOCKET);
+}
+
+/* Of a call which both systems have: Linux' own reports in errno. */
+static SOCKET fail_of_system(const char *what, SOCKET server)
+{
+#ifdef _WIN32
+	return fail(what, WSAGetLastError(), server);
+#else
+	return fail_with(what, strerror(errno), server);
+#endif
 }
 
 static void say(const SOCKADDR_STORAGE *to, DWORD records, DWORD context)
@@ -258,11 +272,28 @@ static void say(const SOCKADDR_STORAGE *to, DWORD records, DWORD context)
 	       ntohs(v4->sin_port), (unsigned)records, (unsigned)context);
 }
 
-/* Of either family. */
-static int connect_to(SOCKET socket, const SOCKADDR_STORAGE *to)
+/* A new socket with the record on it, before anything else is done with it. */
+static SOCKET connect_with(void *records, DWORD size, const struct flow *flow, const SOCKADDR_STORAGE *to)
 {
-	return connect(socket, (const SOCKADDR *)to,
-		       to->ss_family == AF_INET ? (int)sizeof(SOCKADDR_IN) : (int)sizeof(SOCKADDR_IN6));
+	int length = to->ss_family == AF_INET ? (int)sizeof(SOCKADDR_IN) : (int)sizeof(SOCKADDR_IN6);
+	SOCKET server = socket(to->ss_family, SOCK_STREAM, IPPROTO_TCP);
+	SOCKADDR_STORAGE any;
+	struct outcome set;
+
+	if (server == INVALID_SOCKET)
+		return fail_of_system("socket", server);
+	if (flow->port && !CreateIoCompletionPort((HANDLE)server, flow->port, (ULONG_PTR)server, 0))
+		return fail("the completion port", WSAGetLastError(), server);
+	set = control(flow, server, SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, records, size, NULL, 0);
+	if (set.error)
+		return fail("setting the records", set.error, server);
+	memset(&any, 0, sizeof(any));
+	any.ss_family = to->ss_family;
+	if (bind(server, (const SOCKADDR *)&any, length))
+		return fail_of_system("bind", server);
+	if (connect(server, (const SOCKADDR *)to, length))
+		return fail_of_system("connect", server);
+	return server;
 }
 
 /*
@@ -272,47 +303,33 @@ static int connect_to(SOCKET socket, const SOCKADDR_STORAGE *to)
 static SOCKET go_on_as_sampler(const struct flow *flow)
 {
 	static const DWORD records_size = 8192, context_size = 256;
-	SOCKET server = INVALID_SOCKET;
-	SOCKADDR_STORAGE to, any;
-	struct outcome records, context, set;
+	struct outcome records, context;
+	SOCKADDR_STORAGE to;
+	SOCKET server;
 	char *buffer = malloc(records_size + context_size);
 
 	if (!buffer)
-		return fail("malloc", WSAENOBUFS, server);
+		return fail("malloc", WSAENOBUFS, INVALID_SOCKET);
 	records = control(flow, flow->client, SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS, NULL, 0, buffer, records_size);
 	if (records.error) {
 		free(buffer);
-		return fail("the records", records.error, server);
+		return fail_query("the records", records.error);
 	}
 	context = control(flow, flow->client, SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT, NULL, 0, buffer + records_size,
 			  context_size);
 	if (context.error && context.error != (int)FWP_E_NOT_FOUND) {
 		free(buffer);
-		return fail("the context", context.error, server);
+		return fail_query("the context", context.error);
 	}
 	if (context.error)
 		context.bytes = 0;
 	if (carnet_winsock_destination(flow->client, &to)) {
 		free(buffer);
-		return fail("the destination", 0, server);
+		return fail_of_system("the destination", INVALID_SOCKET);
 	}
 	say(&to, records.bytes, context.bytes);
-
-	server = new_socket(flow, to.ss_family);
-	set = control(flow, server, SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, buffer, records.bytes, NULL, 0);
+	server = connect_with(buffer, records.bytes, flow, &to);
 	free(buffer);
-	if (set.error)
-		return fail("setting the records", set.error, server);
-	memset(&any, 0, sizeof(any));
-	any.ss_family = to.ss_family;
-	if (bind(server, (SOCKADDR *)&any, to.ss_family == AF_INET ? sizeof(SOCKADDR_IN) : sizeof(SOCKADDR_IN6)))
-		return fail("bind", WSAGetLastError(), server);
-	if (connect_to(server, &to)) {
-#ifndef _WIN32
-		perror("service: connect"); /* WSAGetLastError() knows nothing of it there */
-#endif
-		return fail("connect", WSAGetLastError(), server);
-	}
 	return server;
 }
 
@@ -323,29 +340,17 @@ static SOCKET go_on_as_sampler(const struct flow *flow)
 static SOCKET go_on_as_envoy(const struct flow *flow)
 {
 	static const DWORD query = SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS;
-	SOCKET server = INVALID_SOCKET;
+	struct outcome records;
 	SOCKADDR_STORAGE to;
-	struct outcome records, set;
 	char buffer[2048];
 
 	records = control(flow, flow->client, query, NULL, 0, buffer, sizeof(buffer));
 	if (records.error)
-		return fail("the records", records.error, server);
+		return fail_query("the records", records.error);
 	if (carnet_winsock_destination(flow->client, &to))
-		return fail("the destination", 0, server);
+		return fail_of_system("the destination", INVALID_SOCKET);
 	say(&to, records.bytes, 0);
-
-	server = new_socket(flow, to.ss_family);
-	set = control(flow, server, SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS, buffer, records.bytes, NULL, 0);
-	if (set.error)
-		return fail("setting the records", set.error, server);
-	if (connect_to(server, &to)) {
-#ifndef _WIN32
-		perror("service: connect");
-#endif
-		return fail("connect", WSAGetLastError(), server);
-	}
-	return server;
+	return connect_with(buffer, records.bytes, flow, &to);
 }
 
 /* ---- Carrying on ---- */
@@ -360,7 +365,8 @@ static void *serve(void *argument)
 
 	flow.client = client;
 	flow.port = delivery == PORT ? CreateIoCompletionPort((HANDLE)client, NULL, (ULONG_PTR)client, 0) : NULL;
-	server = go_on(&flow);
+	server = delivery == PORT && !flow.port ? fail("the completion port", WSAGetLastError(), INVALID_SOCKET) :
+						  go_on(&flow);
 	if (flow.port)
 		CloseHandle(flow.port);
 	out.from = back.to = client;

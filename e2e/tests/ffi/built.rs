@@ -75,12 +75,16 @@ pub fn installed() -> &'static Path {
     TREE.get_or_init(|| {
         require(&["cargo", "curl", "g++", "gcc", "make", "pkg-config", "python3", "valgrind"]);
         once("tree", |tree| {
-            let mut make = program("make");
-            make.args(["--silent", "install", "PROFILE=dev"]).env("CARGO_TARGET_DIR", target());
-            make.arg(format!("PREFIX={PREFIX}")).arg(format!("LIBDIR={LIBDIR}"));
-            succeed(make.arg(format!("DESTDIR={}", tree.display())).current_dir(root()));
+            succeed(install(&mut program("make"), tree));
         })
     })
+}
+
+/// Gives `make`, or who calls it with its last arguments, those that put the library into a tree.
+pub fn install<'c>(make: &'c mut Command, tree: &Path) -> &'c mut Command {
+    make.args(["--silent", "install", "PROFILE=dev"]).env("CARGO_TARGET_DIR", target());
+    make.arg(format!("PREFIX={PREFIX}")).arg(format!("LIBDIR={LIBDIR}"));
+    make.arg(format!("DESTDIR={}", tree.display())).current_dir(root())
 }
 
 /// The service in C on the library.

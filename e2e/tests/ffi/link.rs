@@ -5,7 +5,7 @@ use std::path::Path;
 
 use carnet_e2e::programs::{Scratch, program, succeed};
 
-use crate::built::{Language, Link, build, installed, library_path, root};
+use crate::built::{Language, Link, build, install, installed, library_path, root};
 
 use self::Language::{C, Cpp};
 
@@ -40,6 +40,32 @@ fn each_header_is_complete_and_goes_with_the_others() {
             }
         }
     }
+}
+
+/// Root's umask may keep others from what root writes. What is installed is for them.
+#[test]
+fn everybody_may_read_what_is_installed() {
+    installed();
+    let scratch = Scratch::new();
+    let tree = scratch.file("tree");
+    succeed(install(program("sh").args(["-c", "umask 077; exec make \"$@\"", "make"]), &tree));
+
+    let found = succeed(program("find").arg(&tree).args(["-type", "f", "-printf", "%m %f\n"]));
+    let mut found: Vec<_> = found.lines().collect();
+    found.sort_unstable();
+    let library = format!("755 libcarnet.so.{}", env!("CARGO_PKG_VERSION"));
+    let expected = [
+        "644 carnet.h",
+        "644 carnet.pc",
+        "644 carnet_abi.h",
+        "644 carnet_winsock.h",
+        "644 carnet_wsa.h",
+        "644 libcarnet.a",
+        &library,
+    ];
+    assert_eq!(found, expected);
+    let hidden = succeed(program("find").arg(&tree).args(["-mindepth", "1", "-type", "d", "!", "-perm", "755"]));
+    assert_eq!(hidden, "", "directories that not everybody may enter");
 }
 
 /// A program is bound to the library's major version, and runs with a later minor one.

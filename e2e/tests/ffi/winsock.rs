@@ -1,13 +1,16 @@
 //! Winsock's calls from C, in the orders of those who use them, under valgrind: the buffers are the callers' own, and
 //! an operation writes into them from another thread.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use carnet_e2e::Sandbox;
 use carnet_e2e::netns;
-use carnet_e2e::programs::{Scratch, program, succeed};
-use carnet_e2e::sockets::until;
+use carnet_e2e::programs::{Scratch, Started, program, succeed};
+use carnet_e2e::sockets::{listen, until};
+use carnet_policy::{Action, Service as Kind};
 
 use crate::built::{Language, Link, build, installed, root, winsock_service};
 use crate::valgrind::{self, UnderValgrind, assert_clean, assert_reset};
@@ -37,6 +40,27 @@ fn the_service_builds_for_windows() {
     windows_builds(&root().join("examples/winsock/service.c"));
 }
 
+/// In C `main` may end before other threads do. The process's id is then that of a thread which has no memory any more.
+#[test]
+fn the_calls_answer_when_the_main_thread_has_ended() {
+    let scratch = Scratch::new();
+    let program = scratch.file("main_has_ended");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ffi/main_has_ended.c");
+    build(Language::C, Link::Static, &source, &program);
+
+    let mut sandbox = Sandbox::new();
+    let service = sandbox.service(Kind::Aware);
+    sandbox.policy.providers[0].filters[0].action = Action::Redirect { context: b"context".to_vec() };
+    sandbox.apply();
+    let server = listen("127.0.0.1:0");
+    let (_client, accepted) = sandbox.arrive(&service, server.local_addr().unwrap());
+    let mut command = sandbox.service_command(0, program.to_str().unwrap());
+    let said = scratch.file("said");
+    command.stdin(OwnedFd::from(accepted)).stdout(File::create(&said).unwrap());
+    Started::by(&mut command).ends_well();
+    assert_eq!(fs::read_to_string(said).unwrap(), "plain\nevent\nroutine\nport\nwrong\n");
+}
+
 fn windows_builds(source: &Path) {
     let scratch = Scratch::new();
     let (include, output) = (scratch.file("include"), scratch.file("program.exe"));
@@ -62,7 +86,7 @@ fn wfpsamplers_order_without_a_context() {
     carries_on("sampler", "plain", 0);
 }
 
-/// QUERY_RECORDS with 2048 bytes on accept, SET before connect.
+/// QUERY_RECORDS with 2048 bytes on accept, SET before bind, connect.
 #[test]
 fn envoys_order() {
     carries_on("envoy", "plain", 0);
