@@ -172,23 +172,7 @@ make_prefix() {
 # Rust's standard library takes its random numbers from a DLL which Debian 12's Wine lacks.
 add_random() {
     [ ! -e "$1" ] || return 0
-    x86_64-w64-mingw32-gcc -shared -s -O2 -o "$1" -x c - -ladvapi32 <<-'SOURCE'
-	#include <windows.h>
-	#include <ntsecapi.h>
-
-	__declspec(dllexport) BOOL WINAPI ProcessPrng(unsigned char *bytes, size_t left)
-	{
-	    while (left > 0) {
-	        ULONG some = left < 65536 ? left : 65536;
-
-	        if (!RtlGenRandom(bytes, some))
-	            return FALSE;
-	        bytes += some;
-	        left -= some;
-	    }
-	    return TRUE;
-	}
-	SOURCE
+    x86_64-w64-mingw32-gcc -shared -s -O2 -o "$1" e2e/wine/prng.c -ladvapi32
 }
 
 stop_wine() {

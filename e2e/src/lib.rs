@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod actor;
+pub mod carried;
 pub mod command;
 pub mod flow_log;
 mod ground;

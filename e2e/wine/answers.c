@@ -26,7 +26,9 @@ BOOL WINAPI ProcessPrng(PBYTE buffer, SIZE_T size);
 static SOCKET listen_on(unsigned short port);
 static void questions(SOCKET client, SOCKET listener);
 static void overlapped_questions(SOCKET client);
+static void refused_operations(SOCKET client);
 static void sets(SOCKET client, char *records);
+static void set_where_nothing_is_overlapped(char *records);
 static void other_sockets(SOCKET listener, char *records);
 static void query(const char *what, SOCKET socket, DWORD code, char *in, DWORD in_size, char *out, DWORD out_size);
 static void set(const char *what, SOCKET socket, char *records, DWORD size, char *out, DWORD out_size);
@@ -93,10 +95,16 @@ static void questions(SOCKET client, SOCKET listener)
 	WSAIoctl(client, RECORDS, NULL, 0, records, sizeof(records), NULL, NULL, NULL);
 	printf("records, and nowhere to say how many: %d\n", WSAGetLastError());
 	overlapped_questions(client);
+	refused_operations(client);
 	query("records, the last time", client, RECORDS, NULL, 0, records, sizeof(records));
 	sets(client, records);
 	other_sockets(listener, records);
 	printf("over\n");
+}
+
+static int is_signalled(WSAEVENT event)
+{
+	return WaitForSingleObject(event, 0) == WAIT_OBJECT_0;
 }
 
 static DWORD routine_error, routine_bytes;
@@ -118,7 +126,7 @@ static void overlapped_questions(SOCKET client)
 	int error;
 
 	error = WSAIoctl(client, RECORDS, NULL, 0, records, sizeof(records), NULL, &overlapped, NULL);
-	printf("with an event: %d, signalled %d\n", error, WaitForSingleObject(overlapped.hEvent, 0) == WAIT_OBJECT_0);
+	printf("with an event: %d, signalled %d\n", error, is_signalled(overlapped.hEvent));
 	error = WSAGetOverlappedResult(client, &overlapped, &bytes, FALSE, &flags) ? 0 : WSAGetLastError();
 	printf("its result: %d %lu\n", error, bytes);
 	WSACloseEvent(overlapped.hEvent);
@@ -129,6 +137,28 @@ static void overlapped_questions(SOCKET client)
 	alerted = SleepEx(0, TRUE);
 	printf("in an alertable wait: %d, run %d times: %lu %lu\n", alerted == WAIT_IO_COMPLETION, routine_runs,
 	       routine_error, routine_bytes);
+}
+
+/* Those that end with an error leave it where the result is looked for. */
+static void refused_operations(SOCKET client)
+{
+	WSAOVERLAPPED overlapped = { .hEvent = WSACreateEvent() };
+	char records[8192];
+	DWORD bytes = 4711;
+
+	WSAIoctl(client, RECORDS, NULL, 0, records, sizeof(records), &bytes, (WSAOVERLAPPED *)16, NULL);
+	printf("an OVERLAPPED that is not there: %d %lu\n", WSAGetLastError(), bytes);
+
+	WSASetEvent(overlapped.hEvent);
+	WSAIoctl(client, RECORDS, NULL, 0, records, 4, &bytes, &overlapped, NULL);
+	printf("overlapped, into too little: %d %lu, signalled %d, Internal %lx\n", WSAGetLastError(), bytes,
+	       is_signalled(overlapped.hEvent), (DWORD)overlapped.Internal);
+
+	WSACloseEvent(overlapped.hEvent);
+	overlapped.Internal = 4711;
+	WSAIoctl(client, RECORDS, NULL, 0, records, sizeof(records), &bytes, &overlapped, NULL);
+	printf("with an event that is closed: %d %lu, Internal %lu\n", WSAGetLastError(), bytes,
+	       (DWORD)overlapped.Internal);
 }
 
 static void sets(SOCKET client, char *records)
@@ -150,6 +180,23 @@ static void sets(SOCKET client, char *records)
 	query("records of the socket with a record", out, RECORDS, NULL, 0, records, 0);
 	closesocket(out);
 	set("set on a closed socket", out, records, size, NULL, 0);
+	set_where_nothing_is_overlapped(records);
+}
+
+/* The OVERLAPPED is left alone, and with it its event. */
+static void set_where_nothing_is_overlapped(char *records)
+{
+	SOCKET out = WSASocketW(AF_INET, SOCK_STREAM, IPPROTO_TCP, NULL, 0, 0);
+	WSAOVERLAPPED overlapped = { .hEvent = WSACreateEvent() };
+	DWORD size = sizeof(struct carnet_records), bytes = 4711;
+	int error = WSAIoctl(out, SET_RECORDS, records, size, NULL, 0, &bytes, &overlapped, NULL);
+
+	printf("set where nothing is overlapped: %d %lu, signalled %d\n", error, bytes,
+	       is_signalled(overlapped.hEvent));
+	WSAIoctl(out, SET_RECORDS, records, size, NULL, 0, NULL, &overlapped, NULL);
+	printf("and nowhere to say how many: %d\n", WSAGetLastError());
+	WSACloseEvent(overlapped.hEvent);
+	closesocket(out);
 }
 
 static void other_sockets(SOCKET listener, char *records)

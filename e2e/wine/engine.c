@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* For tests only: see README.md. */
 #include "engine.h"
+
+#include <winternl.h>
 
 /* Numbers of x86-64's system calls, and of the options that are asked besides Carnet's. */
 #define NR_close       3
@@ -29,12 +32,14 @@ BOOL engine_init(void)
 	return handle_to_fd != NULL;
 }
 
-int unix_socket(SOCKET socket)
+int unix_socket(SOCKET socket, BOOL *is_overlapped)
 {
+	unsigned int options;
 	int fd, protocol, size = sizeof(protocol);
 
-	if (handle_to_fd((HANDLE)socket, 0, &fd, NULL))
+	if (handle_to_fd((HANDLE)socket, 0, &fd, &options))
 		return LINUX_ENOTSOCK;
+	*is_overlapped = !(options & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT));
 	/* Files and consoles have descriptors, too. */
 	if (linux_call(NR_getsockopt, fd, LINUX_SOL_SOCKET, LINUX_SO_PROTOCOL, (INT64)&protocol, (INT64)&size)) {
 		unix_close(fd);

@@ -34,7 +34,7 @@ enum linux_error {
 BOOL engine_init(void);
 
 /* The descriptor behind a socket, to be given back to unix_close(). LINUX_ENOTSOCK where there is none. */
-int unix_socket(SOCKET socket);
+int unix_socket(SOCKET socket, BOOL *is_overlapped);
 void unix_close(int fd);
 
 /* TCP, be it over several paths. */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
+ * For tests only: see README.md.
+ *
  * Puts redirect_ioctl() in the place of WSAIoctl() in the program that has loaded this library, before the program's
  * first line runs.
  *

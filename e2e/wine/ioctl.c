@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
+ * For tests only: see README.md.
+ *
  * The three codes of connection redirection, which Wine does not know, answered by Carnet's engine.
  *
- * What is checked comes in this order: where the size is to go, the socket, the parameters, and last what the engine
- * says. A call is over when it returns, also an overlapped one: its event is signalled, its routine is queued.
+ * What is checked comes in this order: where the size is to go, the socket, the parameters, the OVERLAPPED, and last
+ * what the engine says. A call is over when it returns, also an overlapped one: its event is signalled, its routine is
+ * queued, or it is refused.
  */
+#define WIN32_NO_STATUS /* ntstatus.h has all of them */
 #include "ioctl.h"
+#undef WIN32_NO_STATUS
 
 #include <string.h>
+
+#include <winternl.h>
+#include <ntstatus.h>
 
 #include "engine.h"
 
@@ -25,11 +33,17 @@
 
 /* One call. */
 struct call {
-	const void *in;
-	DWORD       in_size;
-	void       *out;
-	DWORD       out_size;
-	DWORD       bytes; /* returned; also where the buffer is too small */
+	DWORD          code;
+	const void    *in;
+	DWORD          in_size;
+	void          *out;
+	DWORD          out_size;
+	DWORD         *returned;
+	WSAOVERLAPPED *overlapped; /* NULL also where the socket takes no overlapped operations */
+
+	LPWSAOVERLAPPED_COMPLETION_ROUTINE routine;
+
+	DWORD bytes; /* returned; also where the buffer is too small */
 };
 
 /* A completion routine that waits for the thread to be alertable. */
@@ -39,18 +53,23 @@ struct completion {
 	DWORD                              bytes;
 };
 
-static int ask(SOCKET socket, DWORD code, struct call *call);
-static int query(int fd, DWORD code, struct call *call);
+static int ask(SOCKET socket, struct call *call);
+static int check(const struct call *call);
+static int begin(const struct call *call);
+static int query(int fd, struct call *call);
 static int set(int fd, const struct call *call);
 static int read_context(int fd, unsigned char *answer);
 static int query_error(int fd, int error);
 static int set_error(int error);
-static int complete(WSAOVERLAPPED *overlapped, LPWSAOVERLAPPED_COMPLETION_ROUTINE routine, DWORD bytes);
+static int end(const struct call *call, int error);
+static NTSTATUS status_of(int error);
+static HANDLE event_of(const WSAOVERLAPPED *overlapped);
 
 int WSAAPI redirect_ioctl(SOCKET socket, DWORD code, void *in, DWORD in_size, void *out, DWORD out_size,
 			  DWORD *returned, WSAOVERLAPPED *overlapped, LPWSAOVERLAPPED_COMPLETION_ROUTINE routine)
 {
-	struct call call = { .in = in, .in_size = in_size, .out = out, .out_size = out_size };
+	struct call call = { .code = code, .in = in, .in_size = in_size, .out = out, .out_size = out_size,
+			     .returned = returned, .overlapped = overlapped, .routine = routine };
 	int error = WSAEFAULT;
 
 	switch (code) {
@@ -62,40 +81,71 @@ int WSAAPI redirect_ioctl(SOCKET socket, DWORD code, void *in, DWORD in_size, vo
 		return WSAIoctl(socket, code, in, in_size, out, out_size, returned, overlapped, routine);
 	}
 	if (returned ? !IsBadWritePtr(returned, sizeof(*returned)) : overlapped != NULL) {
-		error = ask(socket, code, &call);
+		error = ask(socket, &call);
 		if (returned)
 			*returned = call.bytes;
 	}
-	if (!error && overlapped)
-		error = complete(overlapped, routine, call.bytes);
 	WSASetLastError(error);
 	return error ? SOCKET_ERROR : 0;
 }
 
-static int ask(SOCKET socket, DWORD code, struct call *call)
+static int ask(SOCKET socket, struct call *call)
 {
-	int fd = unix_socket(socket), error;
+	BOOL is_overlapped;
+	int fd = unix_socket(socket, &is_overlapped), error;
 
 	if (fd < 0)
 		return WSAENOTSOCK;
-	error = code == SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS ? set(fd, call) : query(fd, code, call);
+	if (!is_overlapped)
+		call->overlapped = NULL;
+	error = check(call);
+	if (!error && call->overlapped)
+		error = begin(call);
+	if (!error) {
+		error = call->code == SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS ? set(fd, call) : query(fd, call);
+		if (call->overlapped)
+			error = end(call, error);
+	}
 	unix_close(fd);
 	return error;
 }
 
-static int query(int fd, DWORD code, struct call *call)
+static int check(const struct call *call)
+{
+	if (!call->returned && !call->overlapped)
+		return WSAEFAULT;
+	if (call->code != SIO_SET_WFP_CONNECTION_REDIRECT_RECORDS) {
+		if (call->in_size)
+			return WSAEINVAL;
+		return call->out_size && !call->out ? WSAEFAULT : 0;
+	}
+	/* No records are larger, and none have no bytes. */
+	if (call->out_size || !call->in_size || call->in_size > CARNET_RECORDS_MAX)
+		return WSAEINVAL;
+	return IsBadReadPtr(call->in, call->in_size) ? WSAEFAULT : 0;
+}
+
+/* What does not begin leaves no trace in its OVERLAPPED. */
+static int begin(const struct call *call)
+{
+	HANDLE event;
+
+	if (IsBadWritePtr(call->overlapped, sizeof(*call->overlapped)))
+		return WSAEFAULT;
+	event = event_of(call->overlapped);
+	/* With a routine, the event is the caller's to use. */
+	return event && !call->routine && !ResetEvent(event) ? WSA_INVALID_HANDLE : 0;
+}
+
+static int query(int fd, struct call *call)
 {
 	unsigned char answer[ANSWER_MAX];
 	int size;
 
-	if (call->in_size)
-		return WSAEINVAL;
-	if (call->out_size && !call->out)
-		return WSAEFAULT;
 	if (!unix_is_tcp(fd))
 		return WSAENOPROTOOPT;
 
-	size = code == SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS
+	size = call->code == SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS
 		       ? engine_get(fd, CARNET_RECORDS, answer, sizeof(answer))
 		       : read_context(fd, answer);
 	if (size < 0)
@@ -131,11 +181,6 @@ static int set(int fd, const struct call *call)
 {
 	int error;
 
-	/* No records are larger, and none have no bytes. */
-	if (call->out_size || !call->in_size || call->in_size > CARNET_RECORDS_MAX)
-		return WSAEINVAL;
-	if (IsBadReadPtr(call->in, call->in_size))
-		return WSAEFAULT;
 	if (!unix_is_tcp(fd))
 		return WSAEINVAL;
 	error = engine_set_records(fd, call->in, call->in_size);
@@ -186,26 +231,61 @@ static void CALLBACK call_routine(ULONG_PTR argument)
 	completion.routine(0, completion.bytes, completion.overlapped, 0);
 }
 
-/* As Windows leaves an operation that was over at once: with a routine, nobody looks at the event. */
-static int complete(WSAOVERLAPPED *overlapped, LPWSAOVERLAPPED_COMPLETION_ROUTINE routine, DWORD bytes)
+/* Who is told by the call that it is refused is told by nothing else. */
+static int end(const struct call *call, int error)
 {
 	struct completion *completion;
+	HANDLE event = event_of(call->overlapped);
 
-	overlapped->Internal = 0; /* STATUS_SUCCESS */
-	overlapped->InternalHigh = bytes;
-	if (!routine) {
-		/* The lowest bit of an event says that no completion queue is to hear of it. */
-		if (overlapped->hEvent)
-			SetEvent((HANDLE)((ULONG_PTR)overlapped->hEvent & ~(ULONG_PTR)1));
+	call->overlapped->InternalHigh = call->bytes;
+	call->overlapped->Internal = (ULONG)status_of(error);
+	if (error)
+		return error;
+	if (!call->routine) {
+		if (event)
+			SetEvent(event);
 		return 0;
 	}
 	completion = HeapAlloc(GetProcessHeap(), 0, sizeof(*completion));
 	if (!completion)
 		return WSAENOBUFS;
-	*completion = (struct completion){ .routine = routine, .overlapped = overlapped, .bytes = bytes };
+	*completion = (struct completion){ call->routine, call->overlapped, call->bytes };
 	if (!QueueUserAPC(call_routine, GetCurrentThread(), (ULONG_PTR)completion)) {
 		HeapFree(GetProcessHeap(), 0, completion);
 		return WSAENOBUFS;
 	}
 	return 0;
+}
+
+/* The pairs of crates/carnet/src/winsock/linux/status.rs, as far as there are such errors here. */
+static NTSTATUS status_of(int error)
+{
+	switch (error) {
+	case 0:
+		return STATUS_SUCCESS;
+	case WSAEFAULT:
+		return STATUS_ACCESS_VIOLATION;
+	case WSAEACCES:
+		return STATUS_ACCESS_DENIED;
+	case ERROR_INSUFFICIENT_BUFFER:
+		return STATUS_BUFFER_TOO_SMALL;
+	case WSAENOBUFS:
+		return STATUS_INSUFFICIENT_RESOURCES;
+	case WSAEOPNOTSUPP:
+		return STATUS_NOT_SUPPORTED;
+	case WSAENOTCONN:
+		return STATUS_INVALID_CONNECTION;
+	case WSAEISCONN:
+		return STATUS_CONNECTION_ACTIVE;
+	case WSAEINVAL:
+		return STATUS_NOT_FOUND;
+	default:
+		return (NTSTATUS)(0xC0070000 | error); /* the facility for such numbers */
+	}
+}
+
+/* The lowest bit of an event says that no completion queue is to hear of it. */
+static HANDLE event_of(const WSAOVERLAPPED *overlapped)
+{
+	return (HANDLE)((ULONG_PTR)overlapped->hEvent & ~(ULONG_PTR)1);
 }

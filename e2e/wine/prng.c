@@ -7,6 +7,9 @@
 /* What advapi32 exports under this name is known as RtlGenRandom. */
 BOOLEAN NTAPI SystemFunction036(PVOID buffer, ULONG size);
 
+/* For who finds a file of this name and wonders. */
+static const char what[] __attribute__((used)) = "This library is for Carnet's tests. It is not a part of Windows.";
+
 __declspec(dllexport) BOOL WINAPI ProcessPrng(PBYTE buffer, SIZE_T size)
 {
 	while (size) {

@@ -17,7 +17,7 @@ use loom::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use self::pending::{Pending, Refused, Taken};
@@ -87,6 +87,18 @@ fn abort(operations: &Operations, key: usize) -> usize {
     count
 }
 
+/// Performs so many, and sleeps while there is none.
+fn worker(operations: &Arc<Operations>, turns: usize) -> JoinHandle<()> {
+    let operations = Arc::clone(operations);
+    thread::spawn(move || (0..turns).for_each(|_| perform_next(&operations)))
+}
+
+/// Tells how many it has aborted.
+fn canceller(operations: &Arc<Operations>) -> JoinHandle<usize> {
+    let operations = Arc::clone(operations);
+    thread::spawn(move || abort(&operations, KEY))
+}
+
 /// The worker, a caller who cancels, and one who waits and then uses the memory.
 #[test]
 fn performed_or_cancelled_and_told_once() {
@@ -104,10 +116,7 @@ fn performed_or_cancelled_and_told_once() {
                 drop(memory);
             })
         };
-        let canceller = {
-            let operations = Arc::clone(&operations);
-            thread::spawn(move || abort(&operations, KEY))
-        };
+        let canceller = canceller(&operations);
 
         operations.wait(KEY);
         let answer = memory.read();
@@ -124,10 +133,7 @@ fn of_two_who_cancel_one_does() {
     loom::model(|| {
         let (operations, memory) = (Arc::new(Operations::new()), Memory::new());
         begin(&operations, KEY, &memory).unwrap();
-        let other = {
-            let operations = Arc::clone(&operations);
-            thread::spawn(move || abort(&operations, KEY))
-        };
+        let other = canceller(&operations);
         let mine = abort(&operations, KEY);
         assert_eq!(mine + other.join().unwrap(), 1);
         assert_eq!((memory.ends.load(Relaxed), memory.read()), (1, ABORTED));
@@ -139,13 +145,7 @@ fn of_two_who_cancel_one_does() {
 fn the_worker_is_woken() {
     loom::model(|| {
         let (operations, first, second) = (Arc::new(Operations::new()), Memory::new(), Memory::new());
-        let worker = {
-            let operations = Arc::clone(&operations);
-            thread::spawn(move || {
-                perform_next(&operations);
-                perform_next(&operations);
-            })
-        };
+        let worker = worker(&operations, 2);
         begin(&operations, KEY, &first).unwrap();
         begin(&operations, KEY + 1, &second).unwrap();
         operations.wait(KEY);
@@ -162,13 +162,7 @@ fn the_memory_is_free_when_the_end_is_seen() {
     loom::model(|| {
         let (operations, memory) = (Arc::new(Operations::new()), Memory::new());
         begin(&operations, KEY, &memory).unwrap();
-        let worker = {
-            let operations = Arc::clone(&operations);
-            thread::spawn(move || {
-                perform_next(&operations);
-                perform_next(&operations);
-            })
-        };
+        let worker = worker(&operations, 2);
         operations.wait(KEY);
         memory.write(0);
         assert_eq!(begin(&operations, KEY, &memory), Ok(()));
@@ -184,10 +178,7 @@ fn a_look_is_before_the_end_or_after_it() {
     loom::model(|| {
         let (operations, memory) = (Arc::new(Operations::new()), Memory::new());
         begin(&operations, KEY, &memory).unwrap();
-        let worker = {
-            let operations = Arc::clone(&operations);
-            thread::spawn(move || perform_next(&operations))
-        };
+        let worker = worker(&operations, 1);
         let seen = operations.look(KEY, |pending| (!pending).then(|| (memory.read(), memory.ends.load(Relaxed))));
         assert!(seen.is_none_or(|seen| seen == (PERFORMED, 1)));
         if seen.is_none() {
@@ -203,10 +194,7 @@ fn the_memory_is_free_when_the_status_is_seen() {
     loom::model(|| {
         let (operations, memory) = (Arc::new(Operations::new()), Memory::new());
         begin(&operations, KEY, &memory).unwrap();
-        let worker = {
-            let operations = Arc::clone(&operations);
-            thread::spawn(move || perform_next(&operations))
-        };
+        let worker = worker(&operations, 1);
         let seen = memory.ends.load(Acquire) == 1;
         if seen {
             assert_eq!(begin(&operations, KEY, &memory), Ok(()));
@@ -237,10 +225,7 @@ fn a_cancelled_one_is_not_performed_in_the_place_of_the_next() {
     loom::model(|| {
         let (operations, first, second) = (Arc::new(Operations::new()), Memory::new(), Memory::new());
         begin(&operations, KEY, &first).unwrap();
-        let worker = {
-            let operations = Arc::clone(&operations);
-            thread::spawn(move || perform_next(&operations))
-        };
+        let worker = worker(&operations, 1);
         let cancelled = abort(&operations, KEY);
         operations.wait(KEY);
         begin(&operations, KEY, &second).unwrap();

@@ -8,15 +8,14 @@ use std::array::from_fn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::process::Command;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use carnet_e2e::command::{Ended, Run, carnet_run, finish, turn};
-use carnet_e2e::flow_log::{Flow, FlowLog};
+use carnet_e2e::carried::{Carrier, Chain, printable, who_goes_where};
+use carnet_e2e::command::{Run, carnet_run, turn};
 use carnet_e2e::netns;
-use carnet_e2e::origin::{Exchange, Origin};
-use carnet_e2e::programs::{CURL_GOT_NOTHING, Scratch, Started, foreign, path, program, require, succeed};
+use carnet_e2e::origin::Origin;
+use carnet_e2e::programs::{Scratch, Started, program, require, succeed};
 use carnet_e2e::sockets::{accept, assert_joined, connect, listen, until};
 use socket2::SockRef;
 
@@ -104,11 +103,12 @@ fn names_are_made_safe() {
                       s.shutdown(socket.SHUT_WR)\n\
                       s.recv(1)\n";
         let port = origin.address.port().to_string();
-        let (ended, log) = run(&Service::ALL, &["python3", "-c", client, &port].map(str::to_owned));
+        let chain = chain(&Service::ALL);
+        let (ended, log) = chain.run(&["python3", "-c", client, &port].map(str::to_owned));
         assert_eq!(ended.code, 0, "{ended:?}");
         let [flow] = &log.flows[..] else { panic!("one flow: {log:#?}") };
         assert_eq!(printable(flow), "a?[31m?b??");
-        check_lines(&Service::ALL, &ended, &log.flows);
+        chain.has_said(&ended, &log.flows);
     });
 }
 
@@ -166,116 +166,30 @@ fn the_go_service_is_formatted() {
 
 /// All that the documentation promises of them.
 fn carries_on(services: &[Service]) {
-    eprintln!("{services:?}");
     build();
+    let chain = chain(services);
     netns::alone(|| {
-        payload_and_half_close(services);
-        refusal(services);
+        chain.carries_payload_and_half_close(12, 1 << 18);
+        chain.passes_a_refusal_on();
     });
-}
-
-/// Many connections at the same time by both families, whose answers come only after the client's half is closed.
-fn payload_and_half_close(services: &[Service]) {
-    const COUNT: usize = 12;
-    const SIZE: u64 = 1 << 18;
-    let origins = ["127.0.0.1:0", "[::1]:0"].map(Origin::echo_at_the_end);
-    let mut client = vec!["python3".into(), foreign("half_close.py").display().to_string()];
-    client.extend([COUNT.to_string(), SIZE.to_string()]);
-    for origin in &origins {
-        client.extend([origin.address.ip().to_string(), origin.address.port().to_string()]);
-    }
-
-    let (ended, log) = run(services, &client);
-    assert_eq!(ended.code, 0, "{ended:?}");
-    assert_eq!(ended.output.trim(), (2 * COUNT).to_string());
-    assert_eq!((log.flows.len(), &log.warnings[..]), (2 * COUNT, &[][..]), "{log:#?}");
-    for origin in &origins {
-        assert_eq!(log.to(origin.address).len(), COUNT);
-        until("the origin to see the connections' ends", || (origin.served().len() >= COUNT).then_some(()));
-        let exchange = Exchange { received: SIZE, sent: SIZE, ..Exchange::default() };
-        assert_eq!(origin.served(), vec![exchange; COUNT]);
-    }
-    for flow in &log.flows {
-        assert_eq!((flow.text("decision"), flow.text("ended")), (Some("redirected"), Some("closed")), "{flow:?}");
-        assert_eq!(flow.bytes(), (SIZE, SIZE));
-        assert_eq!(flow.chain(), chain(services).iter().map(|name| (&name[..], false)).collect::<Vec<_>>());
-    }
-    check_lines(services, &ended, &log.flows);
-}
-
-/// The client is told by a reset, and the log by the cause.
-fn refusal(services: &[Service]) {
-    // Nobody listens on it in a network namespace of the test's own.
-    let closed: SocketAddr = ([127, 0, 0, 1], 9).into();
-    // Silent, for curl writes a line in pieces, and those of the services come between them.
-    let (ended, log) =
-        run(services, &["curl", "-s", "--max-time", "10", &format!("http://{closed}/")].map(str::to_owned));
-    assert!(CURL_GOT_NOTHING.contains(&ended.code), "{ended:?}");
-    let [flow] = &log.flows[..] else { panic!("one flow: {log:#?}") };
-    assert_eq!((flow.destination(), flow.text("ended"), flow.at()), (closed, Some("failed"), Some("destination")));
-    assert_eq!(flow.text("error"), Some("ECONNREFUSED"));
-    check_lines(services, &ended, &log.flows);
-    let last = chain(services).pop().expect("a service");
-    let said = |line: &str| line.starts_with(&format!("[{last}] ")) && line.contains("onnection refused");
-    assert!(ended.errors.lines().any(said), "{last} says why: {}", ended.errors);
-}
-
-/// Each service prints `pid comm destination depth` once for each flow.
-fn check_lines(services: &[Service], ended: &Ended, flows: &[Flow]) {
-    let mut expected: BTreeMap<String, usize> = BTreeMap::new();
-    for (name, depth) in chain(services).iter().zip(1..) {
-        for flow in flows {
-            let program = printable(flow);
-            let line = format!("[{name}] {} {program} {} {depth}", flow.number("pid"), flow.destination());
-            *expected.entry(line).or_default() += 1;
-        }
-    }
-    for (line, count) in expected {
-        let said = ended.errors.lines().filter(|said| *said == line).count();
-        assert_eq!(said, count, "{line}\n{}", ended.errors);
-    }
-}
-
-/// The application's name, as a terminal may see it.
-fn printable(flow: &Flow) -> String {
-    flow.text("program").expect("a name").replace(|c: char| !c.is_ascii_graphic(), "?")
-}
-
-/// The services' names in the flow log: the second of a kind is NAME-2.
-fn chain(services: &[Service]) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for service in services {
-        let second = names.iter().any(|name| name == service.name());
-        names.push(if second { format!("{}-2", service.name()) } else { service.name().into() });
-    }
-    names
-}
-
-fn run(services: &[Service], command: &[String]) -> (Ended, FlowLog) {
-    let scratch = Scratch::new();
-    let log = scratch.file("flows.json");
-    let mut run = carnet_run(&["--verbose", "--json", "--log"]);
-    run.arg(&log);
-    through(&mut run, services);
-    let ended = finish(run.arg("--").args(command));
-    eprintln!("{}", ended.errors);
-    (ended, FlowLog::read(&log))
 }
 
 /// Of all services, with a command that waits for the end of its input.
 fn idle() -> Run {
     let mut start = carnet_run(&["--verbose"]);
-    through(&mut start, &Service::ALL);
+    chain(&Service::ALL).put_into(&mut start);
     let mut run = Run::start(start.args(["--", "sh", "-c", "echo ready; exec cat"]));
     assert_eq!(run.line(), "ready");
     run
 }
 
-fn through(run: &mut Command, services: &[Service]) {
-    run.current_dir(directory()).env("PATH", path());
-    for service in services {
-        run.arg("--through").arg(service.through());
-    }
+fn chain(services: &[Service]) -> Chain {
+    let carriers = services.iter().map(|service| Carrier {
+        name: service.name(),
+        through: service.through(),
+        line: who_goes_where,
+    });
+    Chain { carriers: carriers.collect(), directory: directory() }
 }
 
 /// Ports of this thread's network namespace that somebody listens on, and by how many sockets.

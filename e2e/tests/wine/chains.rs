@@ -4,7 +4,6 @@ use carnet_e2e::netns;
 
 use crate::service::Service::{C, Python, Rust, Windows};
 use crate::service::{Library, Service, Services};
-use crate::through::payload_and_half_close;
 
 #[test]
 fn after_a_linux_service() {
@@ -33,5 +32,6 @@ fn windows_services_at_both_ends_and_a_linux_service_between() {
 
 fn carried_through(order: &[Service]) {
     let services = Services::build(Library::Shim);
-    netns::alone(|| payload_and_half_close(&services, order, 12, 1 << 18));
+    let chain = services.chain(order);
+    netns::alone(|| chain.carries_payload_and_half_close(12, 1 << 18));
 }

@@ -11,5 +11,4 @@ mod chains;
 mod ending;
 mod place;
 mod service;
-mod through;
 mod unsupported;

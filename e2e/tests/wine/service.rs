@@ -4,6 +4,7 @@ use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use carnet_e2e::carried::{Carrier, Chain, who_goes_where};
 use carnet_e2e::programs::{Scratch, program, require, succeed};
 
 use self::Service::{C, Python, Rust, Windows};
@@ -20,7 +21,7 @@ pub enum Service {
 
 impl Service {
     /// As the flow log calls it, when it is the first of its kind.
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Windows => "windows-service",
             Rust => "service",
@@ -68,6 +69,15 @@ impl Services {
             Library::Plain => "plain/bcryptprimitives.dll",
         });
         Self { scratch: Scratch::new(), library }
+    }
+
+    /// These services in their order, each ready to be started.
+    pub fn chain(&self, order: &[Service]) -> Chain {
+        Chain::of(order.iter().zip(0..).map(|(&service, place)| Carrier {
+            name: service.name(),
+            through: self.through(service, place),
+            line: who_goes_where,
+        }))
     }
 
     /// The words of `--through` for the service in this place. A Windows program has a Wine of its own.

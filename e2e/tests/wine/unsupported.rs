@@ -7,17 +7,17 @@ use carnet_e2e::programs::CURL_GOT_NOTHING;
 
 use crate::service::Service::{Python, Windows};
 use crate::service::{Library, Services};
-use crate::through::run;
 
 /// Without an answer the service has no destination. It closes the connection and says why; nothing is dialled, so nothing
 /// goes round, and no service after it hears of the flow.
 #[test]
 fn without_the_shim_the_service_closes_and_says_why() {
     let services = Services::build(Library::Plain);
+    let chain = services.chain(&[Windows, Python]);
     netns::alone(|| {
         let origin = Origin::http("127.0.0.1:0");
         let curl = ["curl", "-s", "--max-time", "10", &format!("http://{}/", origin.address)].map(str::to_owned);
-        let (ended, log) = run(&services, &[Windows, Python], &curl);
+        let (ended, log) = chain.run(&curl);
         assert!(CURL_GOT_NOTHING.contains(&ended.code), "{ended:?}");
         let [flow] = &log.flows[..] else { panic!("one flow: {log:#?}") };
         assert_eq!((flow.destination(), flow.chain()), (origin.address, vec![("windows-service", false)]));
