@@ -29,6 +29,8 @@ readonly FOLDER RUST PREFIX WINE_SAYS=fixme-all,err-winediag,err-systray
 LOCKED=()
 [ -z "${CI:-}" ] || LOCKED=(--locked)
 readonly LOCKED
+# Of the Wine that this script starts.
+SERVER_FILES=
 
 main() {
     case ${1:-} in
@@ -68,7 +70,7 @@ check() {
 
 run_tests() {
     local package
-    trap stop_wine EXIT
+    begin_with_wine
     for package in "${PACKAGES[@]}"; do
         step "build $package" with_compiler cargo test "${LOCKED[@]}" --no-run --target $TARGET -p "$package" \
             --all-features
@@ -160,6 +162,7 @@ missing_packages() {
 }
 
 make_prefix() {
+    begin_with_wine
     rm -rf "$PREFIX"
     # It would ask whether to download .NET and a browser.
     with_wine env WINEDLLOVERRIDES='mscoree,mshtml=' timeout 300 "$(wine)" wineboot --init \
@@ -175,8 +178,17 @@ add_random() {
     x86_64-w64-mingw32-gcc -shared -s -O2 -o "$1" e2e/wine/prng.c -ladvapi32
 }
 
+# Its server ends with this script, and what it leaves in the folder for temporary files goes as well.
+begin_with_wine() {
+    [ -z "$SERVER_FILES" ] || return 0
+    SERVER_FILES=$(mktemp -d)
+    export TMPDIR=$SERVER_FILES
+    trap stop_wine EXIT
+}
+
 stop_wine() {
     with_wine "$(dirname "$(wine)")/wineserver" --kill || true # 1 where none runs
+    rm -rf "$SERVER_FILES"
 }
 
 wine() {
