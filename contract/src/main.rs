@@ -4,7 +4,14 @@
 //! Windows the answers are recorded; nobody knows them all. `docs/contract.md` says how to run it and what it found.
 #![deny(unsafe_code)]
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -93,12 +100,12 @@ fn main() -> Result<ExitCode> {
         return client::connect(&arguments.mode.client).map(|()| ExitCode::SUCCESS);
     }
     if let [one, other] = &arguments.mode.compare[..] {
-        print!("{}", compare::table(one, other)?);
+        put_out(compare::table(one, other)?.trim_end())?;
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.mode.list {
         let rows = catalogue::all().into_iter().map(Arc::new).map(Row::listed).collect();
-        println!("{}", arguments.show(Report { mode: "list", facts: None, rows })?);
+        put_out(&arguments.show(Report { mode: "list", facts: None, rows })?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let stage = arguments.stage()?;
@@ -107,9 +114,17 @@ fn main() -> Result<ExitCode> {
         None => {
             let report = arguments.asked("unredirected", &Arc::new(stage))?;
             let failed = report.has_failed();
-            println!("{}", arguments.show(report)?);
+            put_out(&arguments.show(report)?)?;
             Ok(exit_code(failed))
         }
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn put_out(text: &str) -> Result<()> {
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write the output"),
+        _ => Ok(()),
     }
 }
 

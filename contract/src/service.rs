@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    Arguments, exit_code,
+    Arguments, exit_code, put_out,
     stage::{Facts, Stage},
 };
 
@@ -32,7 +32,7 @@ pub fn serve(port: u16, mut stage: Stage, arguments: &Arguments) -> Result<ExitC
     let report = arguments.asked("service", &stage)?;
     let code = exit_code(report.has_failed());
     let text = arguments.show(report)?;
-    println!("{text}");
+    put_out(&text)?;
     for stream in [&stage.with_context, &stage.without_context, &stage.lost].into_iter().flatten() {
         tell(stream, &text);
     }

@@ -2,9 +2,29 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
-use std::{collections::BTreeSet, env, fs, path::PathBuf, process::Command};
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use serde_json::Value;
+
+/// As for `carnet-contract --list | head`.
+#[test]
+fn a_reader_may_have_seen_enough() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_carnet-contract"))
+        .args(["--list", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Far more than a pipe holds, so that it writes after this.
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
+}
 
 /// Tables between `<!-- carnet-contract ARGUMENTS -->` and `<!-- end -->` are what the program prints with these
 /// arguments, or where its answers differ from those of Wine. `CARNET_BLESS=1` writes them.
