@@ -40,7 +40,7 @@ impl<'s> Redirect<'s> {
     /// As [`flow`](Self::flow).
     #[doc(alias = "SIO_QUERY_WFP_CONNECTION_REDIRECT_RECORDS")]
     pub fn records(&self) -> Result<Records, Error> {
-        let mut buffer = vec![0; RECORDS_MAX];
+        let mut buffer = [0; RECORDS_MAX];
         Records::from_bytes(self.query(Item::Records, &mut buffer)?)
     }
 
@@ -52,13 +52,9 @@ impl<'s> Redirect<'s> {
     /// As [`flow`](Self::flow).
     #[doc(alias = "SIO_QUERY_WFP_CONNECTION_REDIRECT_CONTEXT")]
     pub fn context(&self) -> Result<Option<Vec<u8>>, Error> {
-        let mut buffer = vec![0; CONTEXT_MAX];
-        match self.query(Item::Context, &mut buffer).map(<[u8]>::len) {
-            Ok(length) => {
-                buffer.truncate(length);
-                buffer.shrink_to_fit();
-                Ok(Some(buffer))
-            }
+        let mut buffer = [0; CONTEXT_MAX];
+        match self.query(Item::Context, &mut buffer) {
+            Ok(context) => Ok(Some(context.to_vec())),
             Err(error) if sys::is_no_context(error.io_error()) => Ok(None),
             Err(error) => Err(error),
         }

@@ -62,11 +62,8 @@ pub fn begin_with(
     let mut block = Block::boxed(sys::number(sys::borrow(socket)), request, ptr::null_mut());
     block.routine = Some(Box::new(routine));
     let block = Block::leak(block);
-    // SAFETY: the block is new, and freed by the routine, or below.
-    unsafe { Block::begin(block, Some(run_routine)) }.map_err(|result| {
-        // SAFETY: nothing is pending, and the routine will not run.
-        unsafe { Block::free(block) }.request.ended(result)
-    })
+    // SAFETY: the block is new, and freed by the routine.
+    unsafe { Block::begin(block, Some(run_routine)) }
 }
 
 /// Waits for completion routines and runs them; false: there was none in all this time.
@@ -78,11 +75,11 @@ pub fn wait_alertable(timeout: Duration) -> bool {
 unsafe extern "system" fn run_routine(error: u32, bytes: u32, overlapped: *mut OVERLAPPED, _flags: u32) {
     let Some(block) = NonNull::new(overlapped.cast::<Block>()) else { return };
     // SAFETY: `begin_with` alone gives this routine to the system, with a block's OVERLAPPED; it has ended.
-    let block = unsafe { Block::free(block) };
+    let mut block = unsafe { Block::free(block) };
+    let routine = block.routine.take();
     let result = if error == 0 { Ok(bytes) } else { Err(IoctlError::new(error.cast_signed(), bytes)) };
-    let result = result.map(|bytes| in_bounds(bytes, block.request.buffer.len()));
-    let outcome = block.request.ended(result);
-    if let Some(routine) = block.routine {
+    let outcome = block.into_outcome(result);
+    if let Some(routine) = routine {
         routine(outcome);
     }
 }

@@ -52,6 +52,12 @@ impl Memory {
         Ok(bytes)
     }
 
+    /// Reads the word at `offset`: a handle, or a field of an `OVERLAPPED`.
+    pub(crate) fn word(self, offset: usize) -> Result<usize, Fault> {
+        let bytes = self.part(offset, size_of::<usize>()).read()?;
+        bytes.first_chunk().map(|word| usize::from_ne_bytes(*word)).ok_or(Fault)
+    }
+
     /// Writes `bytes` to its beginning.
     pub(crate) fn write(self, bytes: &[u8]) -> Result<(), Fault> {
         if bytes.len() > self.length {

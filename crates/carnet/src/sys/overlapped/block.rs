@@ -18,7 +18,7 @@ pub(super) struct Block {
     overlapped: UnsafeCell<OVERLAPPED>,
     bytes: UnsafeCell<u32>,
     socket: SOCKET,
-    pub(super) request: Request,
+    request: Request,
     pub(super) routine: Option<Box<dyn FnOnce(Outcome)>>,
 }
 
@@ -39,15 +39,15 @@ impl Block {
         block
     }
 
-    /// Begins the operation. `Err`: nothing is pending, and this has come of it.
+    /// Begins the operation. `Err`: nothing is pending, this has come of it, and the block is freed.
     ///
     /// # Safety
     ///
-    /// The block is not in use, and is freed after the operation's end.
+    /// The block is not in use. Where this succeeds it is freed after the operation's end.
     pub(super) unsafe fn begin(
         block: NonNull<Self>,
         routine: LPWSAOVERLAPPED_COMPLETION_ROUTINE,
-    ) -> Result<(), Result<usize, IoctlError>> {
+    ) -> Result<(), Outcome> {
         let this = block.as_ptr();
         // SAFETY: the block is ours until the call. The buffer is not touched by us from then on.
         let result = unsafe {
@@ -70,15 +70,18 @@ impl Block {
         };
         if result != 0 {
             let error = last_error(0);
-            return if error.number() == WSA_IO_PENDING { Ok(()) } else { Err(Err(error)) };
+            return match error.number() {
+                WSA_IO_PENDING => Ok(()),
+                // SAFETY: nothing is pending.
+                _ => Err(unsafe { Self::end(block, Err(error)) }),
+            };
         }
         // Ended at once, and told all the same; unless the socket takes no overlapped operations.
         // SAFETY: the block is there until its end is taken, by the caller or the caller's routine or queue.
         match unsafe { Self::status(block) } {
             NOT_LOOKED_AT => {
                 // SAFETY: nothing is pending.
-                let (bytes, room) = unsafe { (*(*this).bytes.get(), (*this).request.buffer.len()) };
-                Err(Ok(in_bounds(bytes, room)))
+                Err(unsafe { Self::end(block, Ok(*(*this).bytes.get())) })
             }
             _ => Ok(()),
         }
@@ -117,12 +120,23 @@ impl Block {
     ///
     /// The operation has ended, and nobody else frees the block.
     pub(super) unsafe fn outcome(block: NonNull<Self>) -> Outcome {
-        // SAFETY: the block is there.
-        let result = unsafe { Self::result(block) };
+        // SAFETY: the block is there, and the caller's promise.
+        unsafe { Self::end(block, Self::result(block)) }
+    }
+
+    /// The end of it, which the system or a call has told. Frees the block.
+    ///
+    /// # Safety
+    ///
+    /// Nothing is pending, and nobody else frees the block.
+    unsafe fn end(block: NonNull<Self>, result: Result<u32, IoctlError>) -> Outcome {
         // SAFETY: the caller's promise.
-        let block = unsafe { Self::free(block) };
-        let result = result.map(|bytes| in_bounds(bytes, block.request.buffer.len()));
-        block.request.ended(result)
+        unsafe { Self::free(block) }.into_outcome(result)
+    }
+
+    pub(super) fn into_outcome(self, result: Result<u32, IoctlError>) -> Outcome {
+        let room = self.request.buffer.len();
+        self.request.ended(result.map(|bytes| in_bounds(bytes, room)))
     }
 
     /// # Safety

@@ -43,12 +43,8 @@ impl Operation {
             request,
             event.handle().map_addr(|event| event | TELL_NO_PORT),
         );
-        // SAFETY: the block is new; it is freed below, or by `Drop`, after the end.
-        match unsafe { Block::begin(block, None) } {
-            Ok(()) => Ok(Self { block, event }),
-            // SAFETY: nothing is pending.
-            Err(result) => Err(unsafe { Block::free(block) }.request.ended(result)),
-        }
+        // SAFETY: the block is new; it is freed by `Drop`, or by what takes the outcome, after the end.
+        unsafe { Block::begin(block, None) }.map(|()| Self { block, event })
     }
 
     /// Whether it has ended.

@@ -161,12 +161,11 @@ impl Attached<'_> {
         let block = Block::new(self.socket, request, ptr::null_mut());
         // Held over the call: its end may be taken from the queue at once, and is only then the taker's.
         let mut pending = self.queue.lock();
-        pending.insert(block.addr().get());
-        // SAFETY: the block is new, and freed by `CompletionQueue::receive`, or below.
-        unsafe { Block::begin(block, None) }.map_err(|result| {
-            pending.remove(&block.addr().get());
-            // SAFETY: nothing is pending.
-            unsafe { Block::free(block) }.request.ended(result)
+        let address = block.addr().get();
+        pending.insert(address);
+        // SAFETY: the block is new, and freed by `CompletionQueue::receive`.
+        unsafe { Block::begin(block, None) }.inspect_err(|_| {
+            pending.remove(&address);
         })
     }
 

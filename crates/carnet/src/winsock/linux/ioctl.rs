@@ -118,7 +118,7 @@ fn begin(
     let Arguments { overlapped, routine, thread, .. } = arguments;
     let outlives_its_thread = port.is_some();
     let begun_by = apc::current().map_err(|_no_descriptor| WSAENOBUFS)?;
-    let event = event_of(overlapped)?;
+    let event = overlapped.word(offset_of!(OVERLAPPED, hEvent)).map_err(|_fault| WSAEFAULT)?;
     let (event, port, routine) = match routine {
         Some(_) if port.is_some() => return Err(WSAEINVAL),
         // The routine's event is the caller's to use.
@@ -142,12 +142,6 @@ fn begin(
 
 /// The lowest bit of an event's handle.
 const TELL_NO_PORT: usize = 1;
-
-fn event_of(overlapped: Memory) -> Result<usize, i32> {
-    let bytes =
-        overlapped.part(offset_of!(OVERLAPPED, hEvent), size_of::<usize>()).read().map_err(|_fault| WSAEFAULT)?;
-    Ok(bytes.first_chunk().map_or(0, |handle| usize::from_ne_bytes(*handle)))
-}
 
 fn put_size(returned: Memory, bytes: u32) -> Result<(), i32> {
     returned.write(&bytes.to_ne_bytes()).map_err(|_fault| WSAEFAULT)

@@ -2,13 +2,17 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    mem::offset_of,
     sync::{Arc, Mutex},
 };
 
 use super::{apc::Apcs, event::Event, port::Port, sync::ignore_poison};
 use crate::{
     sys::Memory,
-    winsock::numbers::{WSA_INVALID_HANDLE, WSAEFAULT},
+    winsock::{
+        WSATHREADID,
+        numbers::{WSA_INVALID_HANDLE, WSAEFAULT},
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -61,8 +65,7 @@ pub(crate) fn thread_of(id: Memory) -> Result<Arc<Apcs>, i32> {
 
 /// The handle in a `WSATHREADID`.
 pub(crate) fn handle_of(id: Memory) -> Result<usize, i32> {
-    let bytes = id.read().map_err(|_fault| WSAEFAULT)?;
-    Ok(bytes.first_chunk().map_or(0, |handle| usize::from_ne_bytes(*handle)))
+    id.word(offset_of!(WSATHREADID, ThreadHandle)).map_err(|_fault| WSAEFAULT)
 }
 
 /// Closes the handle. What uses the object keeps it.

@@ -78,9 +78,8 @@ pub(crate) fn result(overlapped: Memory, wait: bool) -> Result<Option<(i32, u32)
         PENDING.wait(overlapped.address());
     }
     PENDING.look(overlapped.address(), |pending| {
-        let bytes = overlapped.read().map_err(|_fault| WSAEFAULT)?;
-        let (status, count) =
-            (word(&bytes, offset_of!(OVERLAPPED, Internal)), word(&bytes, offset_of!(OVERLAPPED, InternalHigh)));
+        let word = |offset| overlapped.word(offset).map_err(|_fault| WSAEFAULT);
+        let (status, count) = (word(offset_of!(OVERLAPPED, Internal))?, word(offset_of!(OVERLAPPED, InternalHigh))?);
         // An NTSTATUS is 32 bits of the word, as the count is.
         let status = (status as u32).cast_signed();
         Ok((!pending && status != STATUS_PENDING).then(|| (status::to_error(status), count as u32)))
@@ -132,10 +131,6 @@ fn publish(overlapped: Memory, status: i32, bytes: u32) -> Result<(), Unwritable
     write(offset_of!(OVERLAPPED, InternalHigh), bytes)?;
     fence(Ordering::Release);
     write(offset_of!(OVERLAPPED, Internal), status.cast_unsigned())
-}
-
-fn word(bytes: &[u8], offset: usize) -> usize {
-    bytes[offset..].first_chunk().map_or(0, |word| usize::from_ne_bytes(*word))
 }
 
 /// One thread for the process, started by its first operation; it waits for others as long as the process lives. A child

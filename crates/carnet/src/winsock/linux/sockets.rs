@@ -3,11 +3,9 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, LazyLock, Mutex, Weak},
 };
-
-use rustix::net::sockopt::socket_cookie;
 
 use super::{port::Port, sync::ignore_poison};
 use crate::sys;
@@ -23,12 +21,12 @@ pub(crate) struct Named<'a> {
 impl<'a> Named<'a> {
     /// Fails where it is no open socket's.
     pub(crate) fn of(descriptor: BorrowedFd<'a>) -> io::Result<Self> {
-        Ok(Self { descriptor, cookie: socket_cookie(descriptor)? })
+        Ok(Self { descriptor, cookie: sys::cookie_of(sys::number(descriptor))? })
     }
 
     /// The socket for longer than the call.
     pub(crate) fn keep(self) -> io::Result<Kept> {
-        let number = number_of(self.descriptor);
+        let number = sys::number(self.descriptor);
         Ok(Kept { number, descriptor: self.descriptor.try_clone_to_owned()?, cookie: self.cookie })
     }
 
@@ -71,7 +69,7 @@ impl<'a> Named<'a> {
             table.sockets.retain(|cookie, known| sys::cookie_of(known.number).is_ok_and(|now| now == *cookie));
             table.look_through_at = LOOK_THROUGH_AT.max(2 * table.sockets.len());
         }
-        let number = number_of(self.descriptor);
+        let number = sys::number(self.descriptor);
         change(table.sockets.entry(self.cookie).or_insert(Known { number, overlapped: true, port: None }))
     }
 }
@@ -122,11 +120,6 @@ struct Table {
 }
 
 const LOOK_THROUGH_AT: usize = 64;
-
-fn number_of(descriptor: BorrowedFd<'_>) -> usize {
-    // An open one is not negative.
-    usize::try_from(descriptor.as_raw_fd()).unwrap_or(usize::MAX)
-}
 
 #[derive(Debug)]
 struct Known {
