@@ -12,16 +12,9 @@
 #include <carnet_abi.h>
 #include <carnet_winsock.h>
 
-#define PATIENCE 20000 /* milliseconds */
+#include "check.h"
 
-#define CHECK(condition)                                                                 \
-	do {                                                                             \
-		if (!(condition)) {                                                      \
-			fprintf(stderr, "line %d: %s (error %d)\n", __LINE__, #condition, \
-				(int)WSAGetLastError());                                 \
-			exit(1);                                                         \
-		}                                                                        \
-	} while (0)
+#define PATIENCE 20000 /* milliseconds */
 
 #define ROOM 2048
 

@@ -6,14 +6,7 @@
 
 #include <carnet_winsock.h>
 
-#define CHECK(condition)                                                                 \
-	do {                                                                             \
-		if (!(condition)) {                                                      \
-			fprintf(stderr, "line %d: %s (error %d)\n", __LINE__, #condition, \
-				(int)WSAGetLastError());                                 \
-			exit(1);                                                         \
-		}                                                                        \
-	} while (0)
+#include "check.h"
 
 static void CALLBACK routine(DWORD error, DWORD bytes, LPWSAOVERLAPPED overlapped, DWORD flags)
 {
