@@ -1,8 +1,25 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+use libbpf_rs::Link;
+
 use crate::cgroup::Cgroup;
 use crate::load::program;
 use crate::{Engine, Error};
+
+/// One program on one cgroup.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Attachment {
+    /// Id of the cgroup.
+    pub cgroup: u64,
+    /// The program's name.
+    pub program: &'static str,
+}
+
+/// The same with its link.
+pub(crate) struct Attached {
+    pub at: Attachment,
+    pub link: Link,
+}
 
 /// Where connections begin and are accepted.
 const CONNECTIONS: [&str; 6] = [
@@ -18,7 +35,23 @@ const CONNECTIONS: [&str; 6] = [
 const UNREDIRECTED: [&str; 4] = ["carnet_sock_create", "carnet_egress", "carnet_sendmsg4", "carnet_sendmsg6"];
 
 /// Where services ask.
-const OPTIONS: [&str; 2] = ["carnet_getsockopt", "carnet_setsockopt"];
+const OPTIONS: [&str; 4] = ["carnet_getsockopt", "carnet_setsockopt", "carnet_getsockname4", "carnet_getsockname6"];
+
+/// All of them in the order in which they may be replaced or attached: what takes connections over is there before what
+/// redirects them, and services can ask before they get the first one. Taken off in the reverse order.
+pub(crate) fn in_order() -> impl DoubleEndedIterator<Item = &'static str> {
+    OPTIONS.into_iter().chain(UNREDIRECTED).chain(CONNECTIONS)
+}
+
+/// A program's place in that order; what this build does not know comes first.
+pub(crate) fn place_of(program: &str) -> Option<usize> {
+    in_order().position(|name| name == program)
+}
+
+/// Whether this program redirects.
+pub(crate) fn redirects(program: &str) -> bool {
+    program.starts_with("carnet_connect")
+}
 
 impl Engine {
     /// Attaches to the cgroup whose connections are governed and which holds the services: all programs but those of the
@@ -50,15 +83,42 @@ impl Engine {
 
     /// The links' descriptors. The programs stay attached while any process holds a duplicate of them.
     pub fn link_fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.links.iter().map(AsFd::as_fd).collect()
+        self.links.iter().map(|attached| attached.link.as_fd()).collect()
     }
 
-    fn attach(&mut self, cgroup: &Cgroup, programs: &[&str]) -> Result<(), Error> {
-        for name in programs {
+    /// What is attached, and to which cgroups.
+    pub fn attachments(&self) -> impl Iterator<Item = &Attachment> {
+        self.links.iter().map(|attached| &attached.at)
+    }
+
+    /// Takes all programs off this cgroup, those first which redirect. Returns how many there were.
+    pub fn detach(&mut self, cgroup: u64) -> Result<usize, Error> {
+        let mut off: Vec<_> = self.links.extract_if(.., |attached| attached.at.cgroup == cgroup).collect();
+        off.sort_by_key(|attached| std::cmp::Reverse(place_of(attached.at.program)));
+        for attached in &off {
+            self.unpin_link(&attached.at)?;
+            let Attachment { cgroup, program } = &attached.at;
+            attached
+                .link
+                .detach()
+                .map_err(|error| Error::bpf(format!("cannot take {program} off the cgroup {cgroup}"), error))?;
+        }
+        Ok(off.len())
+    }
+
+    /// What is attached there already stays as it is: an adopted engine is told of all its cgroups again.
+    fn attach(&mut self, cgroup: &Cgroup, programs: &[&'static str]) -> Result<(), Error> {
+        for &name in programs {
+            let at = Attachment { cgroup: cgroup.id(), program: name };
+            if self.attachments().any(|there| *there == at) {
+                continue;
+            }
             let link = program(&self.object, name)?.attach_cgroup(cgroup.as_fd().as_raw_fd()).map_err(|error| {
                 Error::bpf(format!("cannot attach {name} to the cgroup {}", cgroup.path().display()), error)
             })?;
-            self.links.push(link);
+            let mut attached = Attached { at, link };
+            self.pin_link(&mut attached)?;
+            self.links.push(attached);
         }
         Ok(())
     }

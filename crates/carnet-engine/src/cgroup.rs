@@ -60,7 +60,7 @@ impl Hierarchy {
 }
 
 /// `/proc/self/mounts` writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> PathBuf {
+pub(crate) fn unescape(field: &str) -> PathBuf {
     let mut out = String::with_capacity(field.len());
     let mut rest = field;
     while let Some(at) = rest.find('\\') {

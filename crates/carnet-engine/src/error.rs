@@ -23,6 +23,12 @@ pub enum ErrorKind {
     NoCgroup(PathBuf),
     /// The policy does not fit the engine's tables.
     Policy,
+    /// No bpf file system is mounted, or not there.
+    NoBpffs,
+    /// Another engine has these pins; the id of its process where that can be seen.
+    Held(Option<u32>),
+    /// What is pinned is of a build that this one cannot go on from; which map it is about, where it is about one.
+    Incompatible(Option<String>),
     /// Anything else.
     Io,
 }
@@ -81,6 +87,13 @@ impl fmt::Display for Error {
                     " ({detail}). Carnet needs Linux 6.1 or newer with CONFIG_CGROUP_BPF and CONFIG_DEBUG_INFO_BTF"
                 )
             }
+            ErrorKind::NoBpffs => f.write_str(". Mount one: mount -t bpf -o mode=700 bpf /sys/fs/bpf"),
+            ErrorKind::Held(_) => f.write_str(". Stop it first, or give this one a folder of its own"),
+            ErrorKind::Incompatible(_) => f.write_str(
+                ". Nothing was changed, and the engine that is pinned goes on. Go back to the build that pinned it, or \
+                 take it down first (`carnet down`) and start this one anew: connections that services have already asked \
+                 about go on",
+            ),
             ErrorKind::NoCgroup(_) | ErrorKind::Policy | ErrorKind::Io => Ok(()),
         }
     }

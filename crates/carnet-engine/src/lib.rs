@@ -7,10 +7,12 @@
 //! The engine is the only part of Carnet that opens BPF objects and the only one that needs privileges
 //! (`CAP_BPF`, `CAP_NET_ADMIN`, `CAP_PERFMON`, and write access to the cgroup hierarchy). With `CAP_SYS_ADMIN` it also
 //! finds the other engines of the host, without which two break each other: see [`Engine::knows_other_engines`].
-//! Nothing is pinned: the programs stay attached while somebody holds the links' descriptors, see [`Engine::link_fds`].
+//! The programs stay attached while somebody holds the links' descriptors ([`Engine::link_fds`]), or once they are pinned:
+//! [`Engine::pin`] lets them outlive the process, and [`Engine::adopt`] has another process go on with them.
 #![forbid(unsafe_code)]
 
 pub mod cgroup;
+pub mod pin;
 pub mod probe;
 
 mod apply;
@@ -25,6 +27,7 @@ mod routes;
 pub use apply::DEEPEST_OWNER;
 #[doc(hidden)]
 pub use apply::{PRIVATE_TWINS, Twin};
+pub use attach::Attachment;
 pub use error::{Error, ErrorKind};
 pub use events::EventReader;
 pub use listeners::{Listener, listeners};

@@ -1,4 +1,5 @@
 mod claims;
+mod resume;
 
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -7,13 +8,16 @@ use std::time::Duration;
 
 use carnet_abi::{COUNTERS, Config, Key, Question};
 use libbpf_rs::{
-    Iter, Link, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput,
-    ProgramMut,
+    Iter, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput, ProgramMut,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::attach::Attached;
 use crate::cgroup::Cgroup;
+use crate::pin::Folder;
 use crate::{Error, ErrorKind, EventReader};
+
+pub(crate) use self::resume::generation_of;
 
 /// What can be chosen before the programs are loaded.
 ///
@@ -57,23 +61,31 @@ impl Default for Options {
     }
 }
 
-/// A loaded kernel program with its maps and links. Dropping it detaches everything whose links nobody else holds.
+/// A loaded kernel program with its maps and links. Dropping it detaches everything whose links nobody else holds, be it a
+/// process or a file: see [`Engine::pin`].
 pub struct Engine {
     pub(crate) object: Object,
-    pub(crate) links: Vec<Link>,
+    pub(crate) links: Vec<Attached>,
     pub(crate) config: Config,
     /// Keys of the contexts of each policy slot.
     pub(crate) contexts: [Vec<u32>; 2],
     /// See [`Engine::knows_other_engines`].
     knows_others: bool,
+    /// Where it is pinned, and the lock on that place.
+    pub(crate) pins: Option<Folder>,
 }
 
 /// Programs that are loaded for tests only.
 const ASK: &str = "carnet_ask";
 const COUNT_SOCKS: &str = "carnet_count_socks";
 
+/// Maps whose number of entries is the caller's choice: [`Options`].
+pub(crate) const SIZED_BY_OPTIONS: [&str; 2] = [HANDOVERS, EVENTS];
+const HANDOVERS: &str = "carnet_handovers";
+const EVENTS: &str = "carnet_events";
+
 /// The object that build.rs made. Aligned, because libbpf reads its headers in place.
-static OBJECT: &[u8] = {
+pub(crate) static OBJECT: &[u8] = {
     #[repr(align(8))]
     struct Aligned<T: ?Sized>(T);
     static ALIGNED: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/carnet.bpf.o")));
@@ -85,11 +97,11 @@ impl Engine {
     ///
     /// Nothing is attached yet, and no policy is in force: see [`Engine::apply`] and the `attach_` methods.
     pub fn load(governed: &Cgroup, options: &Options) -> Result<Self, Error> {
-        let mut open = open()?;
+        let mut open = open(options)?;
         for mut map in open.maps_mut() {
             let entries = match map.name().to_str() {
-                Some("carnet_handovers") => options.handover_entries,
-                Some("carnet_events") => options.event_bytes,
+                Some(HANDOVERS) => options.handover_entries,
+                Some(EVENTS) => options.event_bytes,
                 _ => continue,
             };
             map.set_max_entries(entries).map_err(|error| Error::bpf("cannot size a BPF map", error))?;
@@ -97,31 +109,51 @@ impl Engine {
         // Held until the map is there, so that two engines that start at once do not make one each.
         let _turn = claims::share(&mut open)?;
         let knows_others = claims::may_look();
-        for mut program in open.progs_mut() {
-            if program.name() == ASK || program.name() == COUNT_SOCKS {
-                program.set_autoload(options.for_test);
-            }
-        }
-        let object = load(open)?;
         let config = Config {
             engine: options.engine_id.map_or_else(random, Ok)?,
             flow_seed: random()?,
-            stamp_ttl: u64::try_from(options.stamp_ttl.as_nanos()).unwrap_or(u64::MAX),
             governed_cgroup: governed.id(),
-            refused_for: u64::try_from(options.refused_for.as_nanos()).unwrap_or(u64::MAX),
-            handover_share: options.handover_share.unwrap_or((options.handover_entries / 4).max(1)),
             ..Config::default()
         };
-        let engine = Self { object, links: Vec::new(), config, contexts: Default::default(), knows_others };
+        let mut engine = Self {
+            object: load(open)?,
+            links: Vec::new(),
+            config,
+            contexts: Default::default(),
+            knows_others,
+            pins: None,
+        };
         engine.write_key(0, 1)?;
-        engine.write_config()?;
-        engine.update_local_addresses()?;
+        engine.begin(options)?;
         Ok(engine)
+    }
+
+    /// Writes what is the caller's choice, and what is true of the host now.
+    fn begin(&mut self, options: &Options) -> Result<(), Error> {
+        let entries = self.map(HANDOVERS)?.max_entries();
+        self.config.stamp_ttl = u64::try_from(options.stamp_ttl.as_nanos()).unwrap_or(u64::MAX);
+        self.config.refused_for = u64::try_from(options.refused_for.as_nanos()).unwrap_or(u64::MAX);
+        self.config.handover_share = options.handover_share.unwrap_or((entries / 4).max(1));
+        self.write_config()?;
+        self.update_local_addresses()?;
+        Ok(())
     }
 
     /// Instance id, the `engine` field of every record.
     pub fn id(&self) -> u64 {
         self.config.engine
+    }
+
+    /// Id of the cgroup below which connections without a record are decided on.
+    pub fn governed(&self) -> u64 {
+        self.config.governed_cgroup
+    }
+
+    /// From now on connections without a record are decided on below this cgroup. Attach to it first, and detach from the
+    /// one before afterwards.
+    pub fn govern(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
+        self.config.governed_cgroup = cgroup.id();
+        self.write_config()
     }
 
     /// Whether this engine could look for those that were on the host before it. If not, and there is one that governs
@@ -141,9 +173,9 @@ impl Engine {
         self.write_config()
     }
 
-    /// Reads events from now on. The reader may be moved to a thread of its own.
+    /// Reads events, from where the reader before has ended; one at a time. The reader may be moved to a thread of its own.
     pub fn events(&self) -> Result<EventReader, Error> {
-        EventReader::new(&self.map("carnet_events")?)
+        EventReader::new(&self.map(EVENTS)?)
     }
 
     /// The kernel program's counters, indexed by `carnet_abi::COUNT_*`.
@@ -157,7 +189,7 @@ impl Engine {
 
     /// Redirected connections between their SYN and the listener's taking them. 0 when no handshake is in flight.
     pub fn open_handovers(&self) -> Result<usize, Error> {
-        Ok(self.map("carnet_handovers")?.keys().count())
+        Ok(self.map(HANDOVERS)?.keys().count())
     }
 
     /// Hand-overs in flight as the uids' shares of them count them: as many as [`Engine::open_handovers`].
@@ -254,9 +286,17 @@ fn random() -> Result<u64, Error> {
     getrandom::u64().map_err(|error| Error::io("cannot get random numbers", std::io::Error::other(error)))
 }
 
-fn open() -> Result<OpenObject, Error> {
+pub(crate) fn open(options: &Options) -> Result<OpenObject, Error> {
     collect_log();
-    ObjectBuilder::default().open_memory(OBJECT).map_err(|error| Error::bpf("cannot read the kernel object", error))
+    let mut open = ObjectBuilder::default()
+        .open_memory(OBJECT)
+        .map_err(|error| Error::bpf("cannot read the kernel object", error))?;
+    for mut program in open.progs_mut() {
+        if program.name() == ASK || program.name() == COUNT_SOCKS {
+            program.set_autoload(options.for_test);
+        }
+    }
+    Ok(open)
 }
 
 fn load(open: OpenObject) -> Result<Object, Error> {

@@ -1,16 +1,17 @@
 //! The two tables of routes in the kernel program's map, and which of them is in force.
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 
 use carnet_abi::{RouteKey, Routing};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::prefix::Prefix;
 use super::table::Entry;
 use crate::{Engine, Error};
 
-/// Writes routes for the kernel program. It is the only writer, so it knows what is there.
+/// Writes routes for the kernel program. It is the only writer, so it knows what is there once it has looked.
 pub struct Tables {
     routes: MapHandle,
     routing: MapHandle,
@@ -20,10 +21,23 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Empty ones, of this network namespace.
+    /// Those of the engine, for this network namespace: empty, or what the process has left that had the engine before.
     pub fn of(engine: &Engine, netns: u64) -> Result<Self, Error> {
         let [routes, routing] = [engine.map_handle("carnet_routes")?, engine.map_handle("carnet_routing")?];
-        Ok(Self { routes, routing, netns, written: Default::default(), in_force: 0 })
+        let failed = |error| Error::bpf("cannot read the routes that are in force", error);
+        let now = routing.lookup(&0_u32.to_ne_bytes(), MapFlags::ANY).map_err(failed)?;
+        let now = now.and_then(|now| Routing::read_from_bytes(&now).ok());
+        let in_force = now.map_or(0, |now| now.slot as usize & 1);
+        let mut written: [HashMap<Prefix, u32>; 2] = Default::default();
+        for key in routes.keys() {
+            let errno = routes.lookup(&key, MapFlags::ANY).map_err(failed)?.and_then(|errno| errno.try_into().ok());
+            if let (Ok(key), Some(errno)) = (RouteKey::read_from_bytes(&key), errno) {
+                let length = u8::try_from(key.prefix_len.saturating_sub(32)).unwrap_or(u8::MAX);
+                let prefix = Prefix::new(Ipv6Addr::from(key.prefix).into(), length);
+                written[key.slot as usize & 1].insert(prefix, u32::from_ne_bytes(errno));
+            }
+        }
+        Ok(Self { routes, routing, netns, written, in_force })
     }
 
     /// How many entries one of them may have.
