@@ -4,6 +4,7 @@
 # usage: scripts/install-deps.sh GROUP...
 #   build   compilers and headers
 #   rust    what the library alone is built with: Rust and a linker
+#   unit    the programs which the tests without root run
 #   test    the foreign programs which the tests run: proxies, and clients and services in five languages
 #   ffi     what the tests of the C library build and run with: C++, a Windows compiler, valgrind
 #   windows a linker for Windows, and Wine, which runs what is built
@@ -23,7 +24,7 @@ readonly TOOLS
 export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
 
 main() {
-    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|rust|test|ffi|windows|demo|vm|lint|fuzz|audit..."
+    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|rust|unit|test|ffi|windows|demo|vm|lint|fuzz|audit..."
     local group wanted="" choices=()
     for group in "$@"; do
         wanted+=$(needs "$group")$'\n' || exit 1
@@ -62,12 +63,19 @@ needs() {
 	NEEDS
     # With whatever a linker needs, where it is missing.
     rust) echo "command gcc build-essential" ;;
+    unit) cat <<-'NEEDS' ;;
+		command curl curl
+		command python3 python3
+	NEEDS
     test) node_headers && cat <<-'NEEDS' ;;
 		command bpftool bpftool|linux-tools-generic
 		command ip iproute2
 		command nft nftables
 		command iptables iptables
 		command haproxy haproxy
+		command squid squid
+		command nginx nginx
+		file /usr/lib/nginx/modules/ngx_stream_module.so libnginx-mod-stream
 		command redsocks redsocks
 		command microsocks microsocks
 		command mitmdump mitmproxy|python3-venv
@@ -80,6 +88,8 @@ needs() {
 		file /usr/share/java/jna.jar libjna-java
 		command node nodejs
 		command unshare util-linux
+		command crun crun
+		command bwrap bubblewrap
 		command gcc gcc
 	NEEDS
     ffi) cat <<-'NEEDS' ;;
@@ -116,7 +126,7 @@ needs() {
     lint) echo "command shellcheck shellcheck" ;;
     fuzz) echo "command g++ g++" ;;
     audit) ;;
-    *) die "$1: no such group; there are build, rust, test, ffi, windows, demo, vm, lint, fuzz and audit" ;;
+    *) die "$1: no such group; there are build, rust, unit, test, ffi, windows, demo, vm, lint, fuzz and audit" ;;
     esac
 }
 
@@ -148,7 +158,7 @@ install_packages() {
     for choice in "$@"; do
         packages+=("$(first_available "$choice")")
     done
-    for choice in haproxy redsocks; do
+    for choice in haproxy nginx redsocks squid; do
         command -v "$choice" >/dev/null || services+=("$choice")
     done
 

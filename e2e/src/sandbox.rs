@@ -6,7 +6,7 @@ use carnet_abi::{EVENT_CONNECT, Event};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Engine, Error, EventReader, Options};
 use carnet_policy::{
-    Action, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Reach, Service as Kind,
+    Action, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Reach, Service as Kind, SockName,
 };
 
 use crate::{Ground, Relay};
@@ -131,6 +131,7 @@ impl Sandbox {
             listeners,
             in_flight_limit: 0,
             reach: Reach::Routes,
+            sockname: SockName::Own,
             filters: vec![redirect_all()],
         });
         self.apply();

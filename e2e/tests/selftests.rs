@@ -10,7 +10,7 @@
 //! | its program: `sk_lookup_tcp` | it denies where nobody listens at the forced address | [`nobody_at_the_forced_address`] |
 //! | its program: `setsockopt` | options can be set in the hook, and taken back | [`options_stay_as_they_were`]; the device, which Carnet does unset, in `connect/interfaces.rs` |
 //! | `getpeername: getpeername (stream)` | it answers the asked address, not the forced one | [`getpeername_answers_what_was_asked`] |
-//! | `getsockname: getsockname (stream)` | it answers an address that is not the socket's | Carnet has no such program: [`names_of_its_own_are_the_sockets`] |
+//! | `getsockname: getsockname (stream)` | it answers an address that is not the socket's | of what a service has accepted, if it wants that: `sockname.rs`; of no other: [`names_of_its_own_are_the_sockets`] |
 //! | `bind: bind (stream)`, `bind deny (stream)` | another address is bound, or none | Carnet has no such program: [`names_of_its_own_are_the_sockets`] |
 //! | `connect_force_port`, stream | both ends' ports are as told, at another port | [`the_port_is_forced_and_not_seen`] |
 //! | `kernel_connect`, `kernel_bind`, `kernel_getsockname`, `kernel_getpeername`, each `(stream)`, two with `deny` | the same for a socket of a kernel module's | needs a module made for it; the kernel's own connections, begun by a mount, are in `unusual/mount.rs` |

@@ -52,6 +52,7 @@ struct carnet_owner {
 #define CARNET_PROVIDER_OPEN    0x2 /* dead: go to the next provider, else refuse */
 #define CARNET_PROVIDER_DIRECT  0x4 /* applications may dial its listener (an explicit proxy) */
 #define CARNET_PROVIDER_ROUTES  0x8 /* it dials destinations itself, so one without a route here is not for it */
+#define CARNET_PROVIDER_SOCKNAME 0x10 /* getsockname() on what it accepts answers the destination */
 
 /* 224 bytes. */
 struct carnet_provider {

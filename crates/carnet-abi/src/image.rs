@@ -26,6 +26,8 @@ pub const PROVIDER_OPEN: u32 = 2;
 pub const PROVIDER_DIRECT: u32 = 4;
 /// [`Provider::flags`]: it dials destinations itself, so one without a route here is not for it.
 pub const PROVIDER_ROUTES: u32 = 8;
+/// [`Provider::flags`]: `getsockname()` on what it accepts answers the destination.
+pub const PROVIDER_SOCKNAME: u32 = 16;
 
 /// [`Policy::flags`]: applications' UDP to port 443 is refused.
 pub const POLICY_BLOCK_QUIC: u32 = 1;

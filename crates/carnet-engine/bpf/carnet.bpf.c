@@ -32,6 +32,7 @@
 #include "unwatched.h"
 #include "sockopt.h"
 #include "peername.h"
+#include "sockname.h"
 #include "count.h"
 #include "netns.h"
 

@@ -10,7 +10,7 @@ use std::{fs, io, process};
 
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Engine, ErrorKind, Options};
-use carnet_policy::{Action, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Reach, Service};
+use carnet_policy::{Action, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Reach, Service, SockName};
 use libbpf_rs::MapCore;
 use nix::errno::Errno;
 use nix::unistd::{Uid, seteuid};
@@ -175,6 +175,7 @@ fn with_contexts(count: u8) -> Policy {
         listeners: vec![([127, 0, 0, 1], 9).into()],
         in_flight_limit: 0,
         reach: Reach::Routes,
+        sockname: SockName::Own,
         filters: (0..count).map(filter).collect(),
     };
     Policy { providers: vec![provider], ..Policy::default() }

@@ -7,7 +7,7 @@ use carnet_abi as abi;
 
 use crate::{
     Action, Decision, Error, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Question,
-    Reach, Service,
+    Reach, Service, SockName,
 };
 
 /// A policy as the kernel program evaluates it, and the way back to the model.
@@ -146,6 +146,7 @@ fn compile_provider(provider: &Provider) -> abi::Provider {
         (provider.on_dead == OnDead::Open, abi::PROVIDER_OPEN),
         (provider.direct, abi::PROVIDER_DIRECT),
         (provider.reach == Reach::Routes, abi::PROVIDER_ROUTES),
+        (provider.sockname == SockName::Destination, abi::PROVIDER_SOCKNAME),
     ];
     let mut compiled = abi::Provider {
         handle: provider.handle,

@@ -24,5 +24,6 @@ pub use decide::{Carried, Decision, Question, Reason, Verdict, decide};
 pub use mistake::{Error, FilterName, Mistake};
 pub use policy::{
     Action, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix, Provider, Reach, Service,
+    SockName,
 };
 pub use state::state;

@@ -49,6 +49,8 @@ pub struct Provider {
     pub direct: bool,
     /// Whether it gets connections to where this host has no route.
     pub reach: Reach,
+    /// What a connection that it has accepted says of its own address.
+    pub sockname: SockName,
     /// Whose listeners and outgoing connections are the provider's. At least one.
     pub owners: Vec<Owner>,
     /// Addresses to redirect to, never wildcards. At least one.
@@ -89,6 +91,17 @@ pub enum Reach {
     Routes,
     /// Anywhere: it goes on by a proxy or a tunnel of its own.
     Anywhere,
+}
+
+/// What `getsockname()` answers on a connection that a service has accepted.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum SockName {
+    /// The socket's own address, the listener's.
+    #[default]
+    Own,
+    /// Where the application asked to go, as with a TPROXY rule: for services that look there.
+    Destination,
 }
 
 /// Whose listeners and outgoing connections are a provider's.

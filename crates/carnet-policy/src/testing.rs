@@ -12,7 +12,7 @@ use proptest::sample::select;
 
 use crate::{
     Action, Carried, Filter, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix, Provider, Question, Reach,
-    Service,
+    Service, SockName,
 };
 
 /// Valid policies: none to [`MAX_PROVIDERS`] providers, not in rank order, and up to [`MAX_RULES`] filters with few
@@ -120,6 +120,7 @@ fn provider(index: usize, rank: u16, filters: RangeInclusive<usize>) -> impl Str
             listeners: (0..listeners).map(|listener| nth_listener(index, listener)).collect(),
             in_flight_limit,
             reach: Reach::Routes,
+            sockname: SockName::Own,
             filters,
         })
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use carnet_policy::{
     Action, Carried, Decision, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix,
-    Provider, Question, Reach, Reason, Service, Verdict, decide,
+    Provider, Question, Reach, Reason, Service, SockName, Verdict, decide,
 };
 
 #[test]
@@ -190,6 +190,7 @@ fn policy() -> Policy {
         listeners: vec![addr(&format!("127.0.0.1:{}", 15000 + index))],
         in_flight_limit: 0,
         reach: Reach::Routes,
+        sockname: SockName::Own,
         filters: vec![filter(1, to_provider())],
     };
     let policy =

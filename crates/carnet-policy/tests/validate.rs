@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use carnet_policy::{
     Action, Filter, FilterName, HostAction, HostFilter, Match, Mistake, OnDead, Owner, Policy, Prefix, Provider, Reach,
-    Service, testing,
+    Service, SockName, testing,
 };
 use proptest::prelude::*;
 
@@ -171,6 +171,7 @@ fn provider(name: &str, number: u16) -> Provider {
         listeners: vec![addr(&format!("127.0.0.1:{}", 15000 + number))],
         in_flight_limit: 0,
         reach: Reach::Routes,
+        sockname: SockName::Own,
         filters: vec![web],
     }
 }

@@ -18,6 +18,12 @@ int deny_connect4(struct bpf_sock_addr *ctx)
 	return 0;
 }
 
+SEC("cgroup/getsockname4")
+int own_sockname4(struct bpf_sock_addr *ctx)
+{
+	return 1;
+}
+
 SEC("cgroup/getsockopt")
 int own_getsockopt(struct bpf_sockopt *ctx)
 {

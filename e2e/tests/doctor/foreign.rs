@@ -53,6 +53,7 @@ pub const LISTED_BYTES: usize = 64;
 
 pub const CONNECT4: u32 = 10;
 pub const GETSOCKOPT: u32 = 21;
+pub const GETSOCKNAME4: u32 = 31;
 pub const EXCLUSIVE: u32 = 0;
 pub const OVERRIDE: u32 = 1;
 pub const MULTI: u32 = 2;

@@ -8,7 +8,7 @@ use carnet_e2e::{Ground, Sandbox, enter};
 use carnet_engine::cgroup::Cgroup;
 use carnet_engine::{Engine, Error, Options};
 
-use crate::foreign::{CONNECT4, EXCLUSIVE, Foreign, GETSOCKOPT, LISTED_BYTES, MULTI, OVERRIDE};
+use crate::foreign::{CONNECT4, EXCLUSIVE, Foreign, GETSOCKNAME4, GETSOCKOPT, LISTED_BYTES, MULTI, OVERRIDE};
 use crate::{Answer, asked, doctor};
 
 #[test]
@@ -44,6 +44,7 @@ fn programs_above_run_after_carnets_and_those_of_sockets_and_packets_are_named_t
     let foreign = Foreign::load();
     foreign.attach("lb_connect4", CONNECT4, &ground.ancestor(), MULTI);
     foreign.attach("own_getsockopt", GETSOCKOPT, &ground.ancestor(), MULTI);
+    foreign.attach("own_sockname4", GETSOCKNAME4, &ground.ancestor(), MULTI);
     const EGRESS: u32 = 1;
     foreign.attach("own_egress", EGRESS, &ground.ancestor(), MULTI);
     let answer = about(&ground.governed);
@@ -51,6 +52,7 @@ fn programs_above_run_after_carnets_and_those_of_sockets_and_packets_are_named_t
     let finding = answer.assert_says("connect-after", "note", &["lb_connect4", &above]);
     assert!(finding["details"]["programs"][0]["link"].is_null());
     answer.assert_says("options-shared", "warning", &["own_getsockopt", &above]);
+    answer.assert_says("sockname-shared", "note", &["own_sockname4", &above]);
     answer.assert_says("egress-filter", "note", &["own_egress", &above]);
     assert_eq!((answer.code, answer.all("connect-before").len()), (0, 0));
     load_and_attach(&ground.governed).expect("none of them is in the way");

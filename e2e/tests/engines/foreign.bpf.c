@@ -30,6 +30,7 @@ enum place {
 	UNKNOWN,
 	TRANSLATED,
 	PEERS,
+	NAMES,
 	GETS,
 	SETS,
 	CONNECTING,
@@ -80,6 +81,36 @@ SEC("cgroup/getpeername6")
 int pass_peername6(struct bpf_sock_addr *ctx)
 {
 	count(PEERS);
+	return 1;
+}
+
+/* Looks on, at the answers of getsockname(). */
+SEC("cgroup/getsockname4")
+int pass_sockname4(struct bpf_sock_addr *ctx)
+{
+	count(NAMES);
+	return 1;
+}
+
+SEC("cgroup/getsockname6")
+int pass_sockname6(struct bpf_sock_addr *ctx)
+{
+	count(NAMES);
+	return 1;
+}
+
+/* Has an answer of its own: the virtual address. */
+SEC("cgroup/getsockname4")
+int vip_sockname4(struct bpf_sock_addr *ctx)
+{
+	__u32 zero = 0;
+	struct vip *vip = bpf_map_lookup_elem(&vips, &zero);
+
+	count(NAMES);
+	if (vip && vip->port) {
+		ctx->user_ip4 = bpf_htonl(vip->ip);
+		ctx->user_port = bpf_htons(vip->port);
+	}
 	return 1;
 }
 

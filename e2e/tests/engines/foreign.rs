@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, AsRawFd};
 
 use carnet_e2e::programs::compile_bpf;
-use carnet_e2e::{Ground, Sandbox};
+use carnet_e2e::{Ground, Sandbox, raw};
 use carnet_engine::cgroup::Cgroup;
 use libbpf_rs::{Link, MapCore, MapFlags, Object, ObjectBuilder};
 
@@ -24,6 +24,7 @@ pub enum Seen {
     Unknown,
     Translated,
     Peers,
+    Names,
     Gets,
     Sets,
     Connecting,
@@ -87,22 +88,38 @@ fn clone(ground: &Ground, cgroup: &Cgroup) -> Cgroup {
 impl Foreign {
     /// Loads the programs with these names, and attaches them to the cgroup as one of several.
     pub fn attached(cgroup: &Cgroup, names: &[&str]) -> Self {
-        let object = compile_bpf("tests/engines/foreign.bpf.c");
-        let mut open = ObjectBuilder::default().open_memory(&object).expect("an object");
-        for mut program in open.progs_mut() {
-            let wanted = names.iter().any(|name| program.name() == *name);
-            program.set_autoload(wanted);
-        }
-        let mut foreign = Self { object: open.load().expect("the programs load"), links: Vec::new() };
+        let mut foreign = Self::loaded(names);
         for name in names {
             foreign.attach(cgroup, name);
         }
         foreign
     }
 
+    fn loaded(names: &[&str]) -> Self {
+        let object = compile_bpf("tests/engines/foreign.bpf.c");
+        let mut open = ObjectBuilder::default().open_memory(&object).expect("an object");
+        for mut program in open.progs_mut() {
+            let wanted = names.iter().any(|name| program.name() == *name);
+            program.set_autoload(wanted);
+        }
+        Self { object: open.load().expect("the programs load"), links: Vec::new() }
+    }
+
     fn attach(&mut self, cgroup: &Cgroup, name: &str) {
         let program = self.object.progs_mut().find(|program| program.name() == name).expect("a program of that name");
         self.links.push(program.attach_cgroup(cgroup.as_fd().as_raw_fd()).expect("attach"));
+    }
+
+    /// The same as was done before there were links, with `BPF_PROG_ATTACH`. They stay until the cgroup goes.
+    pub fn attached_without_links(cgroup: &Cgroup, programs: &[(&str, u32)]) -> Self {
+        let names: Vec<_> = programs.iter().map(|(name, _)| *name).collect();
+        let foreign = Self::loaded(&names);
+        for (name, hook) in programs {
+            let program =
+                foreign.object.progs().find(|program| program.name() == *name).expect("a program of that name");
+            raw::attach_without_link(&program, cgroup, *hook, MULTI).expect("attach");
+        }
+        foreign
     }
 
     /// Has `vip` stand for `real`.
@@ -122,6 +139,9 @@ impl Foreign {
         self.object.maps().find(|map| map.name() == name).expect("a map of that name")
     }
 }
+
+/// `BPF_F_ALLOW_MULTI`: others may attach, too.
+const MULTI: u32 = 2;
 
 /// The level of the option that `own_getsockopt` answers and `own_setsockopt` takes.
 pub const LEVEL: i32 = 0x7777;

@@ -11,4 +11,6 @@ mod options;
 mod others;
 mod runs;
 mod same;
+mod sockname;
+mod together;
 mod walk;

@@ -116,11 +116,13 @@ enum Meaning {
     Blocks,
     IsOverridden,
     IsCarnet,
+    IsCarnetLeft,
     IsLeft,
     ConnectsBefore,
     ConnectsAfter,
     Options,
     Peername,
+    Sockname,
     TcpEvents,
     Sockets,
     Datagrams,
@@ -131,6 +133,7 @@ impl Meaning {
     fn of(group: &Attached, program: &Program, relation: Relation) -> Self {
         let is_carnets_hook = !matches!(group.hook, Hook::Recvmsg4 | Hook::Recvmsg6);
         match (group.mode, relation) {
+            (_, Relation::Left) if program.name.starts_with("carnet_") => return Self::IsCarnetLeft,
             _ if program.name.starts_with("carnet_") => return Self::IsCarnet,
             (_, Relation::Left) => return Self::IsLeft,
             (Mode::Exclusive, _) | (Mode::Override, Relation::Here) if is_carnets_hook => return Self::Blocks,
@@ -142,6 +145,7 @@ impl Meaning {
             Hook::Connect4 | Hook::Connect6 => Self::ConnectsAfter,
             Hook::Sendmsg4 | Hook::Sendmsg6 | Hook::Recvmsg4 | Hook::Recvmsg6 => Self::Datagrams,
             Hook::Getpeername4 | Hook::Getpeername6 => Self::Peername,
+            Hook::Getsockname4 | Hook::Getsockname6 => Self::Sockname,
             Hook::Getsockopt | Hook::Setsockopt => Self::Options,
             Hook::SockOps => Self::TcpEvents,
             Hook::SockCreate | Hook::SockRelease => Self::Sockets,
@@ -172,6 +176,14 @@ impl Meaning {
                 "another engine of Carnet's. What it redirects, other engines leave alone (reason other-engine), and so on; \
                  of two above each other the inner one has a connection",
                 "Nothing, if that is wanted: what the inner one redirects, the outer one does not see",
+            ),
+            Self::IsCarnetLeft => (
+                Id::EngineLeft,
+                Level::Warning,
+                "another engine of Carnet's governs this cgroup, and a command of carnet run leaves it: that engine's services \
+                 do not have the command's connections",
+                "If they must, start the run where this cgroup is the top of what it sees: in a container, or with \
+                 unshare --cgroup --mount and the hierarchy mounted again",
             ),
             Self::IsLeft => (
                 Id::ProgramsLeft,
@@ -206,6 +218,13 @@ impl Meaning {
                 Level::Note,
                 "answers getpeername(), too: on redirected connections, whichever runs last has the last word",
                 "Nothing, unless applications see a peer they did not ask for",
+            ),
+            Self::Sockname => (
+                Id::SocknameShared,
+                Level::Note,
+                "answers getsockname(), too: where a service is to see the destination there, whichever runs last has the \
+                 last word",
+                "Nothing, unless such a service goes on to a wrong destination: then take it off the service's cgroup",
             ),
             Self::TcpEvents => (
                 Id::TcpEventsShared,
@@ -288,6 +307,8 @@ mod tests {
         let cases = [
             (on("/c", Hook::Connect4, Mode::Multi, "cil_sock4_connect"), None, Id::ConnectAfter, Level::Note),
             (on("/c/a", Hook::Connect4, Mode::Multi, "x"), None, Id::ProgramsLeft, Level::Note),
+            (on("/c/a", Hook::Connect4, Mode::Multi, "carnet_connect4"), None, Id::EngineLeft, Level::Warning),
+            (on("/c", Hook::Getsockname6, Mode::Multi, "x"), None, Id::SocknameShared, Level::Note),
             (on("/c/a", Hook::Connect4, Mode::Multi, "x"), Some(here), Id::ConnectBefore, Level::Warning),
             (on("/c", Hook::Connect6, Mode::Multi, "x"), Some(here), Id::ConnectAfter, Level::Note),
             (on("/c", Hook::Connect6, Mode::Exclusive, "x"), Some(here), Id::AttachBlocked, Level::Problem),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use carnet_policy::{Action, Filter, Match, OnDead, Owner, Policy, Prefix, Provider, Reach, Service};
+use carnet_policy::{Action, Filter, Match, OnDead, Owner, Policy, Prefix, Provider, Reach, Service, SockName};
 
 /// One `--through`.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -123,6 +123,7 @@ pub fn policy(services: &[Ready], terms: &Terms) -> Policy {
         owners: vec![service.owner],
         listeners: service.listeners.clone(),
         reach: if terms.any_destination { Reach::Anywhere } else { Reach::Routes },
+        sockname: SockName::Own,
         in_flight_limit: terms.loop_limit.unwrap_or(match service.service {
             Service::Aware => AWARE_LIMIT,
             Service::Unaware => UNAWARE_LIMIT,

@@ -57,6 +57,8 @@ pub enum Hook {
     Recvmsg6,
     Getpeername4,
     Getpeername6,
+    Getsockname4,
+    Getsockname6,
     Getsockopt,
     Setsockopt,
     SockOps,
@@ -213,7 +215,7 @@ const ALLOW_MULTI: u32 = 2;
 const PREORDER: u32 = 1 << 6;
 
 /// Each with its number in `enum bpf_attach_type`.
-const HOOKS: [(Hook, u32, &str); 14] = [
+const HOOKS: [(Hook, u32, &str); 16] = [
     (Hook::Egress, 1, "egress"),
     (Hook::SockCreate, 2, "sock_create"),
     (Hook::SockOps, 3, "sock_ops"),
@@ -227,6 +229,8 @@ const HOOKS: [(Hook, u32, &str); 14] = [
     (Hook::Setsockopt, 22, "setsockopt"),
     (Hook::Getpeername4, 29, "getpeername4"),
     (Hook::Getpeername6, 30, "getpeername6"),
+    (Hook::Getsockname4, 31, "getsockname4"),
+    (Hook::Getsockname6, 32, "getsockname6"),
     (Hook::SockRelease, 34, "sock_release"),
 ];
 
@@ -249,6 +253,8 @@ mod tests {
                 Hook::Recvmsg6 => Type::CgroupUdp6Recvmsg,
                 Hook::Getpeername4 => Type::CgroupInet4Getpeername,
                 Hook::Getpeername6 => Type::CgroupInet6Getpeername,
+                Hook::Getsockname4 => Type::CgroupInet4Getsockname,
+                Hook::Getsockname6 => Type::CgroupInet6Getsockname,
                 Hook::Getsockopt => Type::CgroupGetsockopt,
                 Hook::Setsockopt => Type::CgroupSetsockopt,
                 Hook::SockOps => Type::CgroupSockOps,

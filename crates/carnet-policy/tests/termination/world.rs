@@ -8,7 +8,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use carnet_policy::{
-    Action, Decision, Filter, Match, OnDead, Owner, Policy, Provider, Question, Reach, Service, Verdict,
+    Action, Decision, Filter, Match, OnDead, Owner, Policy, Provider, Question, Reach, Service, SockName, Verdict,
 };
 
 use crate::choices::Choices;
@@ -117,6 +117,7 @@ pub fn blank(providers: usize, in_flight_limit: u32) -> Policy {
         listeners: vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 15_000 + index as u16)],
         in_flight_limit,
         reach: Reach::Routes,
+        sockname: SockName::Own,
         filters: DESTINATIONS.map(|destination| filter(destination.port())).into(),
     };
     let providers = (0..providers).map(provider).collect();

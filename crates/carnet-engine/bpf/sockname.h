@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) OR GPL-2.0-only */
+/*
+ * getsockname() on a connection that a service has accepted answers where the application asked to go, as it does on
+ * one that a tproxy rule has brought. Only for providers that want it: to all others their own address is what it is.
+ */
+#ifndef CARNET_SOCKNAME_H
+#define CARNET_SOCKNAME_H
+
+#include "address.h"
+#include "owner.h"
+
+/* What is known of an accepted socket whose provider wants the destination for its own address, or NULL. */
+static __always_inline struct carnet_sock *renamed_sock(struct bpf_sock_addr *ctx)
+{
+	const struct carnet_config *config = carnet_config_now();
+	const struct carnet_policy *policy;
+	struct bpf_sock *sk = ctx->sk;
+	struct carnet_sock *sock;
+	__u32 i;
+
+	if (!config || !sk)
+		return NULL;
+	sock = bpf_sk_storage_get(&carnet_socks, sk, NULL, 0);
+	if (!sock || !(sock->flags & SOCK_ACCEPTED))
+		return NULL;
+	/* Disconnected since, with AF_UNSPEC, to be used again. After a reset the port is still there. */
+	if (!sk->dst_port)
+		return NULL;
+	policy = carnet_policy_at(config->policy_slot);
+	i = carnet_provider_with_handle(sock->flow.handle, config->policy_slot);
+	if (!policy || i >= CARNET_MAX_PROVIDERS)
+		return NULL;
+	return policy->provider[i].flags & CARNET_PROVIDER_SOCKNAME ? sock : NULL;
+}
+
+SEC("cgroup/getsockname4")
+int carnet_getsockname4(struct bpf_sock_addr *ctx)
+{
+	struct carnet_sock *sock = renamed_sock(ctx);
+
+	/* An IPv4 socket has no way to say an IPv6 destination. */
+	if (sock && ip_is_v4(sock->flow.remote.ip)) {
+		ctx->user_ip4 = ip_words(sock->flow.remote.ip).w[3];
+		ctx->user_port = bpf_htons(sock->flow.remote.port);
+	}
+	return 1;
+}
+
+SEC("cgroup/getsockname6")
+int carnet_getsockname6(struct bpf_sock_addr *ctx)
+{
+	struct carnet_sock *sock = renamed_sock(ctx);
+
+	if (sock) {
+		struct ip_words words = ip_words(sock->flow.remote.ip);
+
+		ctx->user_ip6[0] = words.w[0];
+		ctx->user_ip6[1] = words.w[1];
+		ctx->user_ip6[2] = words.w[2];
+		ctx->user_ip6[3] = words.w[3];
+		ctx->user_port = bpf_htons(sock->flow.remote.port);
+	}
+	return 1;
+}
+
+#endif /* CARNET_SOCKNAME_H */
