@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicU8;
 use std::{ptr, thread};
 
 use carnet::winsock::{INVALID_SOCKET, WSA_FLAG_NO_HANDLE_INHERIT, WSASocketW};
@@ -60,6 +61,21 @@ pub fn set_with_length(socket: &impl AsFd, level: i32, name: i32, value: &[u8], 
 pub fn set_at_null(socket: &impl AsFd, level: i32, name: i32, length: i32) -> Result<(), i32> {
     // SAFETY: no process has memory at address 0, so the kernel reads nothing.
     unsafe { set_at(socket, level, name, ptr::null(), length) }
+}
+
+/// `setsockopt` with a value that other threads may change meanwhile.
+pub fn set_shared(socket: &impl AsFd, level: i32, name: i32, value: &[AtomicU8]) -> Result<(), i32> {
+    let length = value.len().try_into().expect("a length");
+    // SAFETY: the kernel reads at most as many bytes as it is told that there are, and those may change at any time.
+    unsafe { set_at(socket, level, name, value.as_ptr().cast(), length) }
+}
+
+/// `connect` with an address that other threads may change meanwhile.
+pub fn connect_shared(socket: &impl AsFd, to: &[AtomicU8]) -> Result<(), i32> {
+    let length = to.len().try_into().expect("a length");
+    // SAFETY: the descriptor is open, for it is borrowed; so many bytes are there, and they may change at any time.
+    let result = unsafe { libc::connect(socket.as_fd().as_raw_fd(), to.as_ptr().cast(), length) };
+    if result == 0 { Ok(()) } else { Err(errno()) }
 }
 
 /// `connect` with `AF_UNSPEC`: takes back the connection, or what connecting it has begun.
@@ -176,6 +192,15 @@ impl Ring {
         unsafe { self.call(connect) }.map(drop)
     }
 
+    /// The same with an address that other threads may change meanwhile.
+    pub fn connect_shared(&mut self, socket: &impl AsFd, to: &[AtomicU8]) -> Result<(), i32> {
+        let fd = types::Fd(socket.as_fd().as_raw_fd());
+        let length = to.len().try_into().expect("a length");
+        let connect = opcode::Connect::new(fd, to.as_ptr().cast(), length).build();
+        // SAFETY: descriptor and address are borrowed until the call has completed; its bytes may change at any time.
+        unsafe { self.call(connect) }.map(drop)
+    }
+
     /// `sendmsg` of one datagram.
     pub fn send_to(&mut self, socket: &impl AsFd, bytes: &[u8], to: &SockAddr) -> Result<usize, i32> {
         let fd = types::Fd(socket.as_fd().as_raw_fd());
@@ -183,6 +208,17 @@ impl Ring {
         let message = message(&mut part, to);
         // SAFETY: descriptor, bytes and address are borrowed until the call has completed, and so is what points to them.
         let sent = unsafe { self.call(opcode::SendMsg::new(fd, &message).build()) }?;
+        Ok(sent.try_into().expect("a length"))
+    }
+
+    /// `sendmsg` with `MSG_FASTOPEN`: connects, with bytes in the first packet where it may be.
+    pub fn send_first(&mut self, socket: &impl AsFd, bytes: &[u8], to: &SockAddr) -> Result<usize, i32> {
+        let fd = types::Fd(socket.as_fd().as_raw_fd());
+        let mut part = part(bytes);
+        let message = message(&mut part, to);
+        let send = opcode::SendMsg::new(fd, &message).flags(libc::MSG_FASTOPEN.cast_unsigned()).build();
+        // SAFETY: descriptor, bytes and address are borrowed until the call has completed, and so is what points to them.
+        let sent = unsafe { self.call(send) }?;
         Ok(sent.try_into().expect("a length"))
     }
 
@@ -225,6 +261,29 @@ pub fn fork(act: impl FnOnce() -> Result<(), i32>) -> u32 {
         // SAFETY: the call takes one number and does not return; nothing of the parent's is flushed or dropped twice.
         0 => unsafe { libc::_exit(act().err().unwrap_or_default()) },
         child => u32::try_from(child).unwrap_or_else(|_| panic!("fork: {}", io::Error::last_os_error())),
+    }
+}
+
+/// `clone3` with `CLONE_INTO_CGROUP`: a process that is in this cgroup from its beginning, and ends at once.
+pub fn clone_into(cgroup: &impl AsFd) -> Result<(), i32> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    // flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
+    let mut arguments = [0_u64; 11];
+    arguments[0] = CLONE_INTO_CGROUP;
+    arguments[4] = u64::from(libc::SIGCHLD.cast_unsigned());
+    arguments[10] = u64::from(cgroup.as_fd().as_raw_fd().cast_unsigned());
+    // SAFETY: the kernel reads the arguments, as many bytes as it is told. The new process has a copy of the memory, as
+    // with fork(), and does nothing but end.
+    match unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) } {
+        // SAFETY: the call takes one number and does not return.
+        0 => unsafe { libc::_exit(0) },
+        -1 => Err(errno()),
+        child => {
+            let child = child.try_into().expect("a process id");
+            // SAFETY: NULL is allowed for the status, which nobody wants.
+            assert_eq!(unsafe { libc::waitpid(child, ptr::null_mut(), 0) }, child);
+            Ok(())
+        }
     }
 }
 
