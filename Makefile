@@ -17,7 +17,7 @@ ALONE := $(if $(NEXTEST),,-- --test-threads=1)
 
 # The end-to-end tests start the command, and find it here.
 export CARNET := $(TARGET)/debug/carnet
-KERNEL_TESTS := $(filter-out foreign examples ffi wine,$(notdir $(basename $(wildcard e2e/tests/*.rs)) \
+KERNEL_TESTS := $(filter-out foreign cooperation containers examples ffi wine,$(notdir $(basename $(wildcard e2e/tests/*.rs)) \
 	$(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs))))
 
 ##@ Use
@@ -59,7 +59,7 @@ TIERS := test-unit test-kernel test-foreign test-examples test-ffi test-wine
 .PHONY: test tiers $(TIERS)
 test: root-test deps-test deps-ffi $(TIERS) ## root: every tier below, after installing what they need
 
-test-unit: deps-build ## no root: models, parsers, the library, the documentation's code
+test-unit: deps-unit ## no root: models, parsers, the library, the documentation's code
 	$(TEST) --workspace --exclude carnet-engine --exclude carnet-e2e --all-features
 	$(TEST) $(if $(NEXTEST),--no-tests=pass) -p carnet-engine --lib
 	$(CARGO) test --doc $(LOCKED) --workspace --exclude carnet-e2e --all-features
@@ -69,8 +69,8 @@ test-kernel: root-test-kernel debug ## root: the engine in this kernel, and end 
 	$(TEST) -p carnet-engine --test '*' $(ALONE)
 	$(TEST) -p carnet-e2e --lib $(addprefix --test ,$(KERNEL_TESTS)) $(ALONE)
 
-test-foreign: root-test-foreign deps-test debug ## root: HAProxy, redsocks, mitmproxy; curl, Go, Python, Java, Node
-	$(TEST) -p carnet-e2e --test foreign $(ALONE)
+test-foreign: root-test-foreign deps-test debug ## root: HAProxy, Squid, mitmproxy, nginx, redsocks; curl, Go, Python, Java, Node; containers
+	$(TEST) -p carnet-e2e --test foreign --test cooperation --test containers $(ALONE)
 
 test-examples: root-test-examples deps-test debug ## root: the services in six languages which the documentation shows
 	$(TEST) -p carnet-e2e --test examples $(ALONE)
@@ -92,8 +92,8 @@ tiers:
 
 ##@ Test in another kernel
 KERNELS := $(shell scripts/test-kernel.sh --list)
-KERNELS_TESTS := chain connect records query set provider flow original_dst unaware orders events unusual selftests matrix \
-	datagram truth model misbehaving winsock
+KERNELS_TESTS := chain connect records query set provider flow original_dst sockname unaware orders events unusual selftests matrix \
+	datagram truth model misbehaving winsock pins
 .PHONY: test-kernel-6.1 test-kernel-6.12
 test-kernel-6.1: ## the kernel of Debian 12, emulated: end to end there
 test-kernel-6.12: ## the same in a newer one
@@ -141,7 +141,7 @@ leftovers: ## root: nothing of Carnet's is left in the kernel
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
-.PHONY: debug deps-build deps-rust deps-test deps-ffi deps-windows deps-demo deps-vm deps-lint deps-audit
+.PHONY: debug deps-build deps-rust deps-unit deps-test deps-ffi deps-windows deps-demo deps-vm deps-lint deps-audit
 debug: deps-build
 	$(CARGO) build $(LOCKED) -p carnet-cli
 
@@ -149,6 +149,8 @@ deps-build:
 	@scripts/install-deps.sh build
 deps-rust:
 	@scripts/install-deps.sh rust
+deps-unit:
+	@scripts/install-deps.sh build unit
 deps-test:
 	@scripts/install-deps.sh build test
 deps-ffi:

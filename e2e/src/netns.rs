@@ -1,12 +1,57 @@
 //! Network namespaces of a test's own. A namespace belongs to the calling thread and lives as long as a thread or a
 //! socket in it, so there is nothing to remove.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::thread;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::gettid;
+
+use crate::raw;
+
+/// A network namespace that somebody has made. It is there as long as this is.
+#[derive(Debug)]
+pub struct Namespace(File);
+
+impl Namespace {
+    /// That of a process.
+    pub fn of(pid: u32) -> Self {
+        Self::at(&format!("/proc/{pid}/ns/net"))
+    }
+
+    /// The calling thread's.
+    pub fn own() -> Self {
+        Self::at("/proc/thread-self/ns/net")
+    }
+
+    /// Does something on a thread in it. Sockets made there stay there.
+    pub fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let on_thread = || {
+            self.enter();
+            act()
+        };
+        thread::scope(|scope| scope.spawn(on_thread).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Moves the calling thread there: to be used on a thread that is a test's own.
+    pub fn enter(&self) {
+        setns(&self.0, CloneFlags::CLONE_NEWNET).expect("setns; needs root");
+    }
+
+    fn at(path: &str) -> Self {
+        Self(File::open(path).unwrap_or_else(|error| panic!("{path}: {error}")))
+    }
+}
+
+/// The network namespace of a socket, as records have it.
+pub fn cookie(socket: &impl AsFd) -> u64 {
+    let mut cookie = [0; 8];
+    assert_eq!(raw::get(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, &mut cookie), Ok(8));
+    u64::from_ne_bytes(cookie)
+}
 
 /// Does something on a thread with a network namespace of its own: a loopback device, up, and nothing else.
 pub fn alone<T: Send>(act: impl FnOnce() -> T + Send) -> T {
