@@ -106,6 +106,11 @@ test-windows: deps-windows ## the library built for Windows: clippy, Microsoft's
 	scripts/windows.sh check
 	scripts/windows.sh test
 
+##@ Measure
+.PHONY: bench-policy
+bench-policy: root-bench-policy deps-build ## root: what a policy of 4,096 filters and a million prefixes costs, against ten filters
+	$(CARGO) bench $(LOCKED) -p carnet-engine --bench decision
+
 ##@ Check
 .PHONY: lint audit docs-check fuzz fuzz-sockets loom leftovers fmt
 lint: deps-build deps-lint ## formatting, clippy, shellcheck; warnings are errors

@@ -159,7 +159,7 @@ impl Stage {
 
     /// A record, fresh; where there is none one that is made up.
     pub fn record(&self) -> Vec<u8> {
-        self.answer(Query::Records).unwrap_or_else(|_| vec![7; 440])
+        self.answer(Query::Records).unwrap_or_else(|_| vec![7; 528])
     }
 }
 

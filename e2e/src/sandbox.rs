@@ -233,7 +233,12 @@ impl Sandbox {
 
 /// A filter that redirects everything and gives no context.
 pub fn redirect_all() -> Filter {
-    Filter { name: "all".into(), weight: 1, matches: Match::ALL, action: Action::Redirect { context: Vec::new() } }
+    Filter {
+        name: "all".into(),
+        weight: 1,
+        matches: Match::default(),
+        action: Action::Redirect { context: Vec::new() },
+    }
 }
 
 /// How one reaches a listener bound to this address.

@@ -54,7 +54,7 @@ impl Scene {
 
     /// Has connections to this port go straight there.
     pub fn let_pass(&mut self, to: SocketAddr) {
-        self.sandbox.host_filter(Match { remote: None, ports: to.port()..=to.port() }, HostAction::Permit);
+        self.sandbox.host_filter(Match::default().on_ports(to.port()..=to.port()), HostAction::Permit);
     }
 
     /// The record as the first service reads it now.

@@ -138,7 +138,7 @@ fn unredirected() -> Report {
 /// Redirects what goes to this port, and gives this context.
 fn only(destination: SocketAddr, context: &[u8]) -> Filter {
     let port = destination.port();
-    let matches = Match { remote: None, ports: port..=port };
+    let matches = Match::default().on_ports(port..=port);
     Filter { name: "only".into(), weight: 1, matches, action: Action::Redirect { context: context.to_vec() } }
 }
 

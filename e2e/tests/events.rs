@@ -53,7 +53,7 @@ fn a_decision_tells_who_where_and_why() {
     assert!(onward.time > event.time);
     drop(client);
 
-    sandbox.host_filter(Match { remote: None, ports: destination.port()..=destination.port() }, HostAction::Permit);
+    sandbox.host_filter(Match::default().on_ports(destination.port()..=destination.port()), HostAction::Permit);
     let (_client, event) = sandbox.decided(|| connect(destination));
     assert_eq!((event.verdict, event.reason, event.filter), (VERDICT_PASS, REASON_RULE, 1));
     sandbox.policy.filters[0].action = HostAction::Block;
@@ -307,7 +307,7 @@ fn an_end_is_that_of_the_last_connection() {
     let service = sandbox.service(Service::Aware);
     let server = listen("127.0.0.1:0");
     let direct = server.local_addr().unwrap();
-    sandbox.host_filter(Match { remote: None, ports: direct.port()..=direct.port() }, HostAction::Permit);
+    sandbox.host_filter(Match::default().on_ports(direct.port()..=direct.port()), HostAction::Permit);
     let (client, accepted) = sandbox.arrive(&service, ([127, 0, 0, 1], 9).into());
     exchange(&client, &accepted, 700, 70);
     raw::disconnect(&client).expect("AF_UNSPEC");
@@ -388,7 +388,7 @@ fn ended_before(how: u32, error: i32, sent: u64, received: u64, act: impl Fn(Tcp
         for redirected in [true, false] {
             if !redirected {
                 sandbox.host_filter(
-                    Match { remote: None, ports: destination.port()..=destination.port() },
+                    Match::default().on_ports(destination.port()..=destination.port()),
                     HostAction::Permit,
                 );
             }

@@ -139,7 +139,7 @@ impl<'a> Leaks<'a> {
         let mut filters = Vec::new();
         for to in [v4_two, v6_two, refusing[0], refusing[1]] {
             let mut filter = carnet_e2e::redirect_all();
-            filter.matches = Match { remote: None, ports: to.port()..=to.port() };
+            filter.matches = Match::default().on_ports(to.port()..=to.port());
             filters.push(filter);
         }
         sandbox.policy.providers[1].filters = filters;

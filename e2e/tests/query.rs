@@ -25,7 +25,7 @@ fn records_are_whole_or_not_there() {
     let (sandbox, accepted, _client) = redirected();
     for size in (0..=RECORDS_MAX).chain(LARGE) {
         let answer = query(&accepted, CARNET_RECORDS, size);
-        assert_eq!(answer.map(|bytes| bytes.len()), if size < 440 { Err(EMSGSIZE) } else { Ok(440) }, "{size} bytes");
+        assert_eq!(answer.map(|bytes| bytes.len()), if size < 528 { Err(EMSGSIZE) } else { Ok(528) }, "{size} bytes");
     }
     drop(sandbox);
 }
@@ -104,7 +104,7 @@ fn a_context_outlives_its_filter() {
 #[test]
 fn without_a_buffer_it_is_the_question_for_the_size() {
     let (_sandbox, accepted, _client) = redirected();
-    for (option, size) in [(CARNET_RECORDS, 440), (CARNET_CONTEXT, 7), (CARNET_FLOW, 432), (CARNET_STATE, 4)] {
+    for (option, size) in [(CARNET_RECORDS, 528), (CARNET_CONTEXT, 7), (CARNET_FLOW, 432), (CARNET_STATE, 4)] {
         for claimed in [size, 640, 4096, 8192, 1 << 20, i32::MAX] {
             let answer = raw::get_at_null(&accepted, SOL_CARNET, option, claimed);
             assert_eq!(answer, Ok(size as usize), "option {option}, {claimed} bytes claimed");
@@ -120,7 +120,7 @@ fn without_a_buffer_it_is_the_question_for_the_size() {
 #[test]
 fn asked_again_it_is_the_same_but_for_stamp_and_tag() {
     let (_sandbox, accepted, _client) = redirected();
-    let first = Records::read_from_bytes(&query(&accepted, CARNET_RECORDS, 440).unwrap()).unwrap();
+    let first = Records::read_from_bytes(&query(&accepted, CARNET_RECORDS, 528).unwrap()).unwrap();
     let mut again = Records::read_from_bytes(&query(&accepted, CARNET_RECORDS, 8192).unwrap()).unwrap();
     assert!(again.stamp > first.stamp, "each query has its own time");
     assert_ne!(again.tag, first.tag);
@@ -162,7 +162,7 @@ fn tcp_sockets_without_a_record() {
     ];
     for (what, socket, state) in &none {
         for option in [CARNET_RECORDS, CARNET_CONTEXT, CARNET_FLOW] {
-            for size in [0, 4, 440, 8192] {
+            for size in [0, 4, 528, 8192] {
                 assert_eq!(query(socket, option, size), Err(ENODATA), "{what}: option {option}, {size} bytes");
             }
         }
@@ -226,7 +226,7 @@ fn a_lost_context_is_not_the_same_as_none() {
     let _stray = connect(service.listeners[0].local_addr().unwrap()).expect("connect");
     let accepted = accept(&service.listeners[0]);
     for option in [CARNET_RECORDS, CARNET_CONTEXT, CARNET_FLOW] {
-        for size in [0, 440, 8192] {
+        for size in [0, 528, 8192] {
             assert_eq!(query(&accepted, option, size), Err(EIDRM), "option {option}, {size} bytes");
         }
     }
@@ -249,7 +249,7 @@ fn the_client_is_gone_before_accept() {
         let accepted = accept(&service.listeners[0]);
         let flow = Redirect::of(&accepted).flow().expect("flow");
         assert_eq!((flow.destination(), flow.origin().source), (destination, Some(source)));
-        assert!(query(&accepted, CARNET_RECORDS, 440).is_ok());
+        assert!(query(&accepted, CARNET_RECORDS, 528).is_ok());
         let onward = sandbox.in_service(service.index, || Redirect::of(&accepted).dial()).expect("dial");
         assert_eq!(accept(&server).peer_addr().unwrap(), onward.local_addr().unwrap());
     }
@@ -278,16 +278,16 @@ fn mptcp() {
     let _client = sandbox.in_app(|| connect(destination)).expect("connect");
     let accepted = accept(&listener);
     assert_eq!(Redirect::of(&accepted).flow().expect("flow").destination(), destination);
-    assert!(query(&accepted, CARNET_RECORDS, 440).is_ok());
+    assert!(query(&accepted, CARNET_RECORDS, 528).is_ok());
 }
 
 #[test]
 fn without_a_key() {
     let (sandbox, accepted, _client) = redirected();
-    assert!(query(&accepted, CARNET_RECORDS, 440).is_ok());
+    assert!(query(&accepted, CARNET_RECORDS, 528).is_ok());
     let keys = sandbox.engine.map_handle("carnet_keys").expect("the map of keys");
     keys.update(&0_u32.to_ne_bytes(), Key::default().as_bytes(), MapFlags::ANY).expect("writable");
-    assert_eq!(query(&accepted, CARNET_RECORDS, 440), Err(ENOBUFS));
+    assert_eq!(query(&accepted, CARNET_RECORDS, 528), Err(ENOBUFS));
     assert!(query(&accepted, CARNET_FLOW, 432).is_ok(), "an answer that carries no tag");
 }
 

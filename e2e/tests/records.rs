@@ -49,7 +49,7 @@ fn a_blob_has_one_size() {
         for size in (0..=4097).chain([8192, 1 << 20]).filter(|size| *size != blob.len()) {
             assert_eq!(set_records(&socket, &long[..size]), Err(EINVAL), "{size} bytes");
         }
-        assert_eq!(raw::set_at_null(&socket, SOL_CARNET, CARNET_RECORDS, 440), Err(EFAULT));
+        assert_eq!(raw::set_at_null(&socket, SOL_CARNET, CARNET_RECORDS, 528), Err(EFAULT));
         assert_eq!(raw::set_at_null(&socket, SOL_CARNET, CARNET_RECORDS, 0), Err(EINVAL));
         assert_eq!(raw::set_with_length(&socket, SOL_CARNET, CARNET_RECORDS, &blob, -1), Err(EINVAL));
     });
@@ -180,7 +180,7 @@ fn every_set_is_an_event() {
     let mut scene = Scene::new();
     let blob = scene.blob();
     let mut changed = blob.clone();
-    changed[439] ^= 1;
+    changed[527] ^= 1;
     let socket = scene.socket();
     scene.sandbox.events();
     assert_eq!(scene.set(0, &socket, &changed), Err(EBADMSG));
@@ -201,6 +201,6 @@ fn seal(engine: &Engine, records: &mut Records) {
     // Deprecated as a hash for tables; as SipHash-2-4 it is the standard library's only one.
     #[allow(deprecated)]
     let mut hasher = std::hash::SipHasher::new_with_keys(key.k0, key.k1);
-    hasher.write(&records.as_bytes()[..432]);
+    hasher.write(&records.as_bytes()[..std::mem::offset_of!(Records, tag)]);
     records.tag = hasher.finish();
 }

@@ -28,7 +28,7 @@ fn a_record_is_carried_by_each_way() {
     for (name, perform) in WAYS {
         let scene = Scene::new();
         let asked = perform(&Socket::from(scene.accepted.try_clone().unwrap()), Request::query_records(8192));
-        assert_eq!((asked.result, asked.buffer.len()), (Ok(440), 440), "{name}");
+        assert_eq!((asked.result, asked.buffer.len()), (Ok(528), 528), "{name}");
 
         let socket = scene.socket();
         let set = scene.sandbox.in_service(0, || perform(&socket, Request::set_records(asked.buffer.clone())));
@@ -56,12 +56,12 @@ fn the_size_is_the_same_at_every_hop() {
     for (hop, context) in contexts.iter().enumerate() {
         assert_eq!(Redirect::of(&accepted).flow().unwrap().depth(), hop + 1);
         assert_eq!(asked_by_every_size(&accepted, Code::QueryContext, context.len()), *context);
-        let record = asked_by_every_size(&accepted, Code::QueryRecords, 440);
+        let record = asked_by_every_size(&accepted, Code::QueryRecords, 528);
 
         let longer = [&record[..], &[0]].concat();
         let onward = sandbox.in_service(hop, || {
             let socket = stream(destination);
-            for (blob, result) in [(&record[..439], Err(WSAEINVAL)), (&longer, Err(WSAEINVAL)), (&record, Ok(0))] {
+            for (blob, result) in [(&record[..527], Err(WSAEINVAL)), (&longer, Err(WSAEINVAL)), (&record, Ok(0))] {
                 let set = ioctl(&socket, Code::SetRecords, blob, &mut []);
                 assert_eq!(set.map_err(|error| error.number()), result, "{} bytes at hop {}", blob.len(), hop + 1);
             }
@@ -103,15 +103,15 @@ fn refusals_come_by_each_way() {
         let accepted = Socket::from(scene.accepted.try_clone().unwrap());
         let error = |outcome: Outcome| outcome.result.unwrap_err();
 
-        let small = perform(&accepted, Request::query_records(439));
-        assert_eq!(small.buffer, vec![0; 439], "{name}: nothing is put out");
-        assert_eq!(error(small).needed(), Some(440), "{name}");
+        let small = perform(&accepted, Request::query_records(527));
+        assert_eq!(small.buffer, vec![0; 527], "{name}: nothing is put out");
+        assert_eq!(error(small).needed(), Some(528), "{name}");
         assert_eq!(error(perform(&accepted, Request::query_context(64))).number(), FWP_E_NOT_FOUND, "{name}");
 
         let (blob, socket) = (scene.blob(), scene.socket());
         let strange = scene.sandbox.in_service(1, || perform(&socket, Request::set_records(blob.clone())));
         assert_eq!(error(strange).number(), WSAEACCES, "{name}: the newest redirect was to the other service");
-        let cut = scene.sandbox.in_service(0, || perform(&socket, Request::set_records(blob[..439].to_vec())));
+        let cut = scene.sandbox.in_service(0, || perform(&socket, Request::set_records(blob[..527].to_vec())));
         assert_eq!(error(cut).number(), WSAEINVAL, "{name}");
         scene.assert_goes_on_as_nothing(socket);
     }
@@ -120,11 +120,11 @@ fn refusals_come_by_each_way() {
 #[test]
 fn an_answer_outlives_its_socket() {
     let scene = Scene::new();
-    let operation = Operation::begin(&scene.accepted, Request::query_records(440)).unwrap();
+    let operation = Operation::begin(&scene.accepted, Request::query_records(528)).unwrap();
     until("the operation to end", || operation.is_finished().then_some(()));
     let Scene { accepted, .. } = scene;
     drop(accepted);
-    assert_eq!(operation.wait().result, Ok(440));
+    assert_eq!(operation.wait().result, Ok(528));
 }
 
 /// A socket which takes no overlapped operations answers at once, whoever was to be told.
@@ -159,7 +159,7 @@ fn records_are_awaited() {
         attached.begin(Request::query_records(640)).unwrap();
         completions.next().await.unwrap()
     });
-    assert_eq!((completion.key, completion.outcome.result, completion.outcome.buffer.len()), (7, Ok(440), 440));
+    assert_eq!((completion.key, completion.outcome.result, completion.outcome.buffer.len()), (7, Ok(528), 528));
 }
 
 type Perform = fn(&Socket, Request) -> Outcome;

@@ -58,7 +58,7 @@ pub fn cases() -> Vec<Case> {
             .needs(Need::NoEngine)
             .linux(NOT_SUPPORTED)
             .ask(|_| {
-                let (socket, mut record) = (fresh()?, [7; 440]);
+                let (socket, mut record) = (fresh()?, [7; 528]);
                 Ok(Ioctl { input: Buffer::of(&mut record), ..Ioctl::new(number(&socket), SET) }.call().words(None))
             }),
     );

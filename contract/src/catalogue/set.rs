@@ -123,11 +123,11 @@ fn blobs() -> Vec<Case> {
             .needs(Need::Context)
             .linux("WSAEINVAL, bytes = 0")
             .ask(|stage| Ok(set(number(&fresh()?), &stage.answer(Query::Context)?).words(None))),
-        Case::new("set", "set.blob.made-up", "R6, SET errors", "440 bytes which nobody gave")
+        Case::new("set", "set.blob.made-up", "R6, SET errors", "528 bytes which nobody gave")
             .documented("WSAEINVAL")
             .linux("WSAEINVAL, bytes = 0")
             .without_engine(NOT_SUPPORTED)
-            .ask(|_| Ok(set(number(&fresh()?), &[7; 440]).words(None))),
+            .ask(|_| Ok(set(number(&fresh()?), &[7; 528]).words(None))),
     ]
 }
 
@@ -150,16 +150,16 @@ fn parameters() -> Vec<Case> {
         })
         .documented("WSAEINVAL"),
         case("input.null-with-length", "input null, and a record's length", fault, |_, socket| {
-            Ok(Ioctl { input: Buffer::null(440), ..Ioctl::new(socket, SET) }.call().words(None))
+            Ok(Ioctl { input: Buffer::null(528), ..Ioctl::new(socket, SET) }.call().words(None))
         })
         .documented("WSAEFAULT"),
         case("input.nowhere", "input that may not be touched", fault, |stage, socket| {
-            let input = Buffer::at_the_edge(&stage.pages, 0, 440);
+            let input = Buffer::at_the_edge(&stage.pages, 0, 528);
             Ok(Ioctl { input, ..Ioctl::new(socket, SET) }.call().words(None))
         })
         .documented("WSAEFAULT"),
         case("input.partly", "input whose last byte may not be touched", fault, |stage, socket| {
-            let input = Buffer::at_the_edge(&stage.pages, 439, 440);
+            let input = Buffer::at_the_edge(&stage.pages, 527, 528);
             Ok(Ioctl { input, ..Ioctl::new(socket, SET) }.call().words(None))
         })
         .documented("WSAEFAULT"),

@@ -22,6 +22,7 @@
 
 #define CARNET_ABI_VERSION 1
 #define CARNET_MAX_HOPS    16
+#define CARNET_LINE        11 /* cgroups of a record's line: those of levels 1 to 11 below the root */
 #define CARNET_RECORDS_MAX 640  /* no version of struct carnet_records is larger */
 #define CARNET_CONTEXT_MAX 2048
 
@@ -72,7 +73,7 @@ struct carnet_hop {
 	__u32 filter; /* id of the filter that redirected; 0 for a connection dialled straight to the provider */
 };
 
-/* The records blob. Opaque to services: they carry it. A blob is exactly `size` bytes long. 440 bytes. */
+/* The records blob. Opaque to services: they carry it. A blob is exactly `size` bytes long. 528 bytes. */
 struct carnet_records {
 	__u16                version; /* CARNET_ABI_VERSION */
 	__u16                size;    /* sizeof(struct carnet_records) of the writer */
@@ -84,6 +85,7 @@ struct carnet_records {
 	__u32                floor;   /* highest rank among the providers of the chain */
 	__u32                depth;   /* hops in use */
 	struct carnet_hop    chain[CARNET_MAX_HOPS]; /* oldest first, the rest zero */
+	__u64                line[CARNET_LINE]; /* ids of the origin's cgroup and of those above it, the highest first */
 	__u64                tag;     /* SipHash-2-4 of all bytes before it */
 };
 
@@ -106,7 +108,7 @@ struct carnet_flow {
 CARNET_STATIC_ASSERT(sizeof(struct carnet_addr) == 24, "abi");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_origin) == 128, "abi");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_hop) == 16, "abi");
-CARNET_STATIC_ASSERT(sizeof(struct carnet_records) == 440, "abi");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_records) == 528, "abi");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_records) <= CARNET_RECORDS_MAX, "abi");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_flow) == 432, "abi");
 

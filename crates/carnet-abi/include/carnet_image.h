@@ -8,8 +8,8 @@
 
 #include "carnet_abi.h"
 
-#define CARNET_MAX_PROVIDERS 16
-#define CARNET_MAX_RULES     256
+#define CARNET_MAX_PROVIDERS 255
+#define CARNET_MAX_RULES     4096
 #define CARNET_MAX_LISTENERS 4
 #define CARNET_MAX_OWNERS    4
 #define CARNET_NONE          0xffffffffU /* "no provider", "no rule" */
@@ -24,7 +24,7 @@ struct carnet_config {
 	__u32 key_slot;        /* which of the two keys makes new tags; either may check one */
 	__u64 refused_for;     /* ns for which a destination that refused a flow's last hop is refused at once */
 	__u32 handover_share;  /* most hand-overs in flight of one uid */
-	__u32 pad;
+	__u32 flight_seed;     /* random: where in its table a flight is looked for is a secret */
 };
 
 /* 24 bytes. */
@@ -62,7 +62,8 @@ struct carnet_provider {
 	__u32               listeners;
 	__u32               owners;
 	__u32               in_flight_limit; /* redirects at once per destination; the runaway guard. 0: none */
-	__u64               pad;
+	__u32               first_rule;      /* its rules are first_rule <= index < end_rule; perhaps none */
+	__u32               end_rule;
 	struct carnet_owner owner[CARNET_MAX_OWNERS];
 	struct carnet_addr  listener[CARNET_MAX_LISTENERS]; /* addresses to dial, never wildcards */
 };
@@ -75,34 +76,126 @@ enum carnet_action {
 };
 
 /*
- * Rules are in the order of the decision: the host's, then each provider's by rank; within each by falling weight.
- * 40 bytes.
+ * What one filter does. Rules are in the order of the decision: the host's, then each provider's by rank; within each by
+ * falling weight. What a rule matches is not here, see carnet_class. 16 bytes.
  */
 struct carnet_rule {
-	__u8  prefix[16];
-	__u32 prefix_len; /* 0..128, in the v4-mapped form */
-	__u16 port_min;   /* host byte order, inclusive */
-	__u16 port_max;
-	__u32 provider;   /* index, CARNET_NONE: the host's */
+	__u32 provider; /* index, CARNET_NONE: the host's */
 	__u32 action;
-	__u32 filter;     /* id, from 1 */
-	__u32 context;    /* key of the context map, 0: none */
+	__u32 filter;   /* id, from 1: index + 1 */
+	__u32 context;  /* key of the context map, 0: none */
+};
+
+/*
+ * How a decision finds its rules in constant time. Each dimension of a connection (its address, its port, its user...)
+ * is cut into ranges in which the same rules match. What is looked up in a dimension is a class: the bitmap of the rules
+ * whose conditions on that dimension hold. A rule matches where all dimensions' classes have its bit.
+ *
+ * Classes are counted over all dimensions. The first two are always there: 0 has no rule, 1 has all of them.
+ */
+#define CARNET_CLASS_NOTHING    0
+#define CARNET_CLASS_EVERYTHING 1
+#define CARNET_MAX_CLASSES      65536
+#define CARNET_CLASS_WORDS      (CARNET_MAX_RULES / 64)
+
+/* 520 bytes. */
+struct carnet_class {
+	__u64 words;                    /* bit w: word w is not zero */
+	__u64 word[CARNET_CLASS_WORDS]; /* bit i of word w: rule 64 * w + i */
+};
+
+/*
+ * Ranges are found in trees of nodes with 64 children. Such a tree has no pointers: its nodes lie level by level, and
+ * child c of node n of a level is node 64 * n + c of the next. A node knows the last value of each child, rising; the
+ * last child of a level's last node has the highest value there is, and so have children that are not used.
+ */
+#define CARNET_TREE_FAN    64
+#define CARNET_TREE_GROUPS 8
+#define CARNET_TREE_LEVELS 4
+
+/* Ranges of 32-bit values. 416 bytes. */
+struct carnet_node32 {
+	__u32 group[CARNET_TREE_GROUPS]; /* last[7], last[15]...: lying together, they take one line of a cache */
+	__u32 last[CARNET_TREE_FAN];
+	__u16 class_of[CARNET_TREE_FAN]; /* on the lowest level; CARNET_CLASS_NOTHING on others */
+};
+
+/* 16 bytes. Ordered by hi, then lo. */
+struct carnet_value128 {
+	__u64 hi, lo;
+};
+
+/* Ranges of 128-bit values. 1280 bytes. */
+struct carnet_node128 {
+	struct carnet_value128 group[CARNET_TREE_GROUPS];
+	struct carnet_value128 last[CARNET_TREE_FAN];
+	__u16                  class_of[CARNET_TREE_FAN];
+};
+
+/* Where a tree's nodes are, in the array of nodes of its kind. levels is 1..CARNET_TREE_LEVELS. 24 bytes. */
+struct carnet_tree {
+	__u32 level[CARNET_TREE_LEVELS]; /* index of each level's first node, the root's first */
+	__u32 levels;
+	__u32 pad;
+};
+
+/*
+ * What is not a range is a value, whose class is in a hash table: executables, cgroups, network namespaces, and users and
+ * groups where no condition has a range of them. 16 bytes.
+ */
+struct carnet_value_key {
+	__u64 lo;        /* inode, cgroup id, cookie, uid or gid */
+	__u32 hi;        /* device */
+	__u16 dimension; /* CARNET_BY_UID to CARNET_BY_NETNS */
+	__u16 slot;      /* policy image */
+};
+
+#define CARNET_MAX_VALUES 32768
+
+/* What conditions are about: the trees, and the bits of carnet_policy.dimensions. Without its bit, nothing is asked. */
+enum carnet_dimension {
+	CARNET_BY_V4 = 0,     /* tree, 32: IPv4 destination, in host byte order */
+	CARNET_BY_V6 = 1,     /* tree, 128: IPv6 destination, its first half and its second half in host byte order */
+	CARNET_BY_PORT = 2,   /* tree, 32: IPPROTO_* << 16 | port: conditions on protocol and port */
+	CARNET_BY_UID = 3,    /* tree, 32, or value: from here to CARNET_BY_NETNS of the identity */
+	CARNET_BY_GID = 4,    /* tree, 32, or value */
+	CARNET_TREES = 5,
+	CARNET_BY_EXE = 5,    /* value; of a process without executable both halves 0 */
+	CARNET_BY_CGROUP = 6, /* value: the deepest of a line that is named counts those above it in */
+	CARNET_BY_NETNS = 7,  /* value */
+	CARNET_BY_VIA = 8,    /* carnet_policy.via */
+};
+
+#define CARNET_IDENTITY_FIRST CARNET_BY_UID
+#define CARNET_IDENTITIES     5 /* dimensions of the identity */
+
+/* The classes of who connects, of CARNET_BY_UID to CARNET_BY_NETNS. 16 bytes. */
+struct carnet_identity {
+	__u16 class_of[CARNET_IDENTITIES];
+	__u16 pad[3];
 };
 
 /* carnet_policy.flags */
 #define CARNET_POLICY_BLOCK_QUIC 0x1 /* applications' UDP to port 443 is refused, so that they use TCP */
 #define CARNET_POLICY_STRICT     0x2 /* sockets that no hook sees cannot be made */
+#define CARNET_POLICY_JUDGES_UDP 0x4 /* a rule or the default may block UDP */
 
-/* 13,856 bytes. */
+/* 58,032 bytes. */
 struct carnet_policy {
 	__u64                  generation;
 	__u32                  default_action; /* CARNET_ACTION_PERMIT or CARNET_ACTION_BLOCK */
 	__u32                  providers;
 	__u32                  rules;
-	__u32                  flags; /* CARNET_POLICY_* */
-	__u64                  pad;
-	struct carnet_provider provider[CARNET_MAX_PROVIDERS];
-	struct carnet_rule     rule[CARNET_MAX_RULES];
+	__u32                  host_rules;   /* the first so many rules are the host's */
+	__u32                  flags;        /* CARNET_POLICY_* */
+	__u32                  dimensions;   /* bit d: enum carnet_dimension d */
+	__u32                  lets_through; /* class: rules that permit or skip and have conditions on the identity */
+	__u32                  stops;        /* class: providers' rules that redirect or block, likewise */
+	__u16                  otherwise[CARNET_IDENTITIES]; /* classes of values that are not named */
+	__u16                  pad[3];
+	struct carnet_tree     tree[CARNET_TREES];
+	__u16                  via[CARNET_MAX_PROVIDERS + 1]; /* classes by the index of the dialer; the last: nobody's */
+	struct carnet_provider provider[CARNET_MAX_PROVIDERS + 1]; /* one too many: every byte is an index */
 };
 
 /*
@@ -160,7 +253,7 @@ enum carnet_reason {
 	CARNET_REASON_TERMINAL = 9,      /* an explicit proxy's connection without a record is not redirected */
 	CARNET_REASON_RUNAWAY = 10,      /* too many redirects at once to one destination: ELOOP */
 	CARNET_REASON_TOO_DEEP = 11,     /* hop 17: ELOOP */
-	CARNET_REASON_SPECIAL = 12,      /* unspecified, broadcast, multicast or link-local destination: left alone */
+	CARNET_REASON_SPECIAL = 12,      /* broadcast, multicast or link-local destination: left alone */
 	CARNET_REASON_KERNEL = 13,       /* a kernel thread's connection: left alone */
 	CARNET_REASON_NO_ROOM = 14,      /* no memory for the record: ENOBUFS */
 	CARNET_REASON_DEVICE = 15,       /* bound to a device, and the caller may not unbind it: ENETUNREACH */
@@ -174,21 +267,39 @@ enum carnet_reason {
 	CARNET_REASON_SOCKET = 23,       /* a kind of socket that no hook sees: left alone, or EACCES */
 };
 
-/* One question to the decision and its answer. SEC("syscall") programs take it as their context. 72 bytes. */
+/* What is known of who connects: carnet_question.knowledge. */
+enum carnet_knowledge {
+	CARNET_KNOWN = 0,     /* identity[0] is the origin's */
+	CARNET_STRAYED = 1,   /* ... and a service in its name dials elsewhere: identity[1] is the service's */
+	CARNET_AMBIGUOUS = 2, /* it is one of several: identity[0] is the service's */
+};
+
+/* One question to the decision and its answer. 64 bytes. */
 struct carnet_question {
 	struct carnet_addr remote;
-	__u32 slot;       /* policy image */
+	__u16 slot;       /* policy image */
+	__u16 protocol;   /* IPPROTO_* */
 	__s32 floor;      /* of the record, -1: none */
 	__u32 dialer;     /* index of the provider whose owner makes the connection, CARNET_NONE */
 	__u32 listener;   /* index of the provider whose listener `remote` is, CARNET_NONE */
-	__u32 has_record;
-	__u32 depth;      /* of the record */
-	__u32 dead;       /* bit i: provider i has nobody of its own listening */
-	__u32 verdict;    /* answers from here on */
-	__u32 reason;
+	__u16 has_record;
+	__u16 knowledge;  /* enum carnet_knowledge */
+	__u32 from;       /* rules before this one have been asked already; 0 at first */
+	__u16 verdict;    /* answers from here on */
+	__u16 reason;
 	__u32 provider;   /* index, CARNET_NONE */
 	__u32 rule;       /* index, CARNET_NONE */
 	__u32 pad;
+};
+
+/* A question by itself, for tests and benchmarks. Nothing of it is read where connections are decided. 536 bytes. */
+struct carnet_asked {
+	struct carnet_question question;
+	__u64                  dead[4];   /* bit i: provider i has nobody of its own listening */
+	__u32                  depth;     /* of the record */
+	__u32                  pad;
+	struct carnet_origin   origin[2]; /* whose identities: see enum carnet_knowledge */
+	__u64                  line[2][CARNET_LINE]; /* their cgroups */
 };
 
 enum carnet_event_kind {
@@ -209,7 +320,7 @@ enum carnet_how {
 	CARNET_HOW_FAILED = 4,  /* never established: see error */
 };
 
-/* 584 bytes. */
+/* 672 bytes. */
 struct carnet_event {
 	__u16                 version;
 	__u16                 kind;
@@ -255,13 +366,20 @@ CARNET_STATIC_ASSERT(sizeof(struct carnet_config) == 56, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_key) == 24, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_owner) == 24, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_provider) == 224, "image");
-CARNET_STATIC_ASSERT(sizeof(struct carnet_rule) == 40, "image");
-CARNET_STATIC_ASSERT(sizeof(struct carnet_policy) == 32 + 16 * 224 + 256 * 40, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_rule) == 16, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_class) == 520, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_node32) == 416, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_node128) == 1280, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_tree) == 24, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_identity) == 16, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_value_key) == 16, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_policy) == 56 + 5 * 24 + 512 + 256 * 224, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_route_key) == 24, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_routing) == 16, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_claim) == 48, "image");
 CARNET_STATIC_ASSERT(sizeof(struct carnet_context) == 2056, "image");
-CARNET_STATIC_ASSERT(sizeof(struct carnet_question) == 72, "image");
-CARNET_STATIC_ASSERT(sizeof(struct carnet_event) == 584, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_question) == 64, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_asked) == 64 + 32 + 8 + 2 * 128 + 2 * 88, "image");
+CARNET_STATIC_ASSERT(sizeof(struct carnet_event) == 672, "image");
 
 #endif /* CARNET_IMAGE_H */

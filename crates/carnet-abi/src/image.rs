@@ -1,17 +1,66 @@
 //! Twins of `include/carnet_image.h`; its comments are the reference. Private to one build of Carnet.
 
-use crate::{Address, CONTEXT_MAX, Records};
+use crate::{Address, CONTEXT_MAX, LINE, Origin, Records};
+
+/// Declares the numbers of a C enum.
+macro_rules! numbers {
+    ($type:ty: $($(#[$meta:meta])* $name:ident = $value:literal,)*) => {
+        $($(#[$meta])* pub const $name: $type = $value;)*
+    };
+}
 
 /// Most providers of a policy.
-pub const MAX_PROVIDERS: usize = 16;
+pub const MAX_PROVIDERS: usize = 255;
 /// Most rules of a policy.
-pub const MAX_RULES: usize = 256;
+pub const MAX_RULES: usize = 4096;
 /// Most listeners of a provider.
 pub const MAX_LISTENERS: usize = 4;
 /// Most owners of a provider.
 pub const MAX_OWNERS: usize = 4;
 /// "No provider", "no rule".
 pub const NONE: u32 = u32::MAX;
+
+/// The class that has no rule.
+pub const CLASS_NOTHING: u16 = 0;
+/// The class that has all rules.
+pub const CLASS_EVERYTHING: u16 = 1;
+/// Most classes of a policy.
+pub const MAX_CLASSES: usize = 65536;
+/// Words of a class's bitmap.
+pub const CLASS_WORDS: usize = MAX_RULES / 64;
+/// Children of a tree's node.
+pub const TREE_FAN: usize = 64;
+/// Groups of children in a node.
+pub const TREE_GROUPS: usize = 8;
+/// Most levels of a tree.
+pub const TREE_LEVELS: usize = 4;
+/// How many trees there are; the numbers are [`BY_V4`] to [`BY_GID`].
+pub const TREES: usize = 5;
+/// Most values that a policy can name: executables, cgroups, network namespaces, single users and groups.
+pub const MAX_VALUES: usize = 32768;
+/// Dimensions of the identity, from [`BY_UID`] to [`BY_NETNS`].
+pub const IDENTITIES: usize = 5;
+
+numbers! { usize:
+    /// 32 bits: IPv4 destination.
+    BY_V4 = 0,
+    /// 128 bits: IPv6 destination.
+    BY_V6 = 1,
+    /// 32 bits: `IPPROTO_* << 16 | port`.
+    BY_PORT = 2,
+    /// 32 bits: real uid. A value where the tree has no levels.
+    BY_UID = 3,
+    /// 32 bits: real gid. A value where the tree has no levels.
+    BY_GID = 4,
+    /// Value: device, inode.
+    BY_EXE = 5,
+    /// Value: 0, cgroup id.
+    BY_CGROUP = 6,
+    /// Value: 0, cookie.
+    BY_NETNS = 7,
+    /// [`Policy::via`].
+    BY_VIA = 8,
+}
 
 /// [`Owner::kind`]: everything below a cgroup.
 pub const OWNER_CGROUP: u32 = 1;
@@ -33,6 +82,8 @@ pub const PROVIDER_SOCKNAME: u32 = 16;
 pub const POLICY_BLOCK_QUIC: u32 = 1;
 /// [`Policy::flags`]: sockets that no hook sees cannot be made.
 pub const POLICY_STRICT: u32 = 2;
+/// [`Policy::flags`]: a rule or the default may block UDP.
+pub const POLICY_JUDGES_UDP: u32 = 4;
 
 crate::twins! {
     /// Configuration of one engine.
@@ -53,8 +104,8 @@ crate::twins! {
         refused_for: u64,
         /// Most hand-overs in flight of one uid.
         handover_share: u32,
-        /// Zero.
-        pad: u32,
+        /// Random: where in its table a flight is looked for is a secret.
+        flight_seed: u32,
     }
 
     /// A SipHash key.
@@ -97,24 +148,18 @@ crate::twins! {
         owners: u32,
         /// Redirects at once per destination; 0: no limit.
         in_flight_limit: u32,
-        /// Zero.
-        pad: u64,
+        /// Its rules are those from this index on,
+        first_rule: u32,
+        /// and before this one.
+        end_rule: u32,
         /// Owners.
         owner: [Owner; MAX_OWNERS],
         /// Addresses to dial, never wildcards.
         listener: [Address; MAX_LISTENERS],
     }
 
-    /// One filter of the host or of a provider.
-    struct Rule: 40 {
-        /// In the v4-mapped form.
-        prefix: [u8; 16],
-        /// 0..=128.
-        prefix_len: u32,
-        /// Inclusive.
-        port_min: u16,
-        /// Inclusive.
-        port_max: u16,
+    /// What one filter of the host or of a provider does.
+    struct Rule: 16 {
         /// Index, or [`NONE`] for the host's.
         provider: u32,
         /// `ACTION_*`.
@@ -125,24 +170,102 @@ crate::twins! {
         context: u32,
     }
 
-    /// A whole policy, swapped in at once.
-    struct Policy: 13856 {
+    /// A set of rules.
+    struct Class: 520 {
+        /// Bit w: word w is not zero.
+        words: u64,
+        /// Bit i of word w: rule 64 * w + i.
+        word: [u64; CLASS_WORDS],
+    }
+
+    /// Node of a tree of 32-bit ranges.
+    struct Node32: 416 {
+        /// Last value of each group of eight children.
+        group: [u32; TREE_GROUPS],
+        /// Last value of each child, rising.
+        last: [u32; TREE_FAN],
+        /// Classes, on the lowest level.
+        class_of: [u16; TREE_FAN],
+    }
+
+    /// A 128-bit value. Ordered by `hi`, then `lo`.
+    struct Value128: 16 {
+        /// First half.
+        hi: u64,
+        /// Second half.
+        lo: u64,
+    }
+
+    /// Node of a tree of 128-bit ranges.
+    struct Node128: 1280 {
+        /// Last value of each group of eight children.
+        group: [Value128; TREE_GROUPS],
+        /// Last value of each child, rising.
+        last: [Value128; TREE_FAN],
+        /// Classes, on the lowest level.
+        class_of: [u16; TREE_FAN],
+    }
+
+    /// Where a tree's nodes are.
+    struct Tree: 24 {
+        /// Index of each level's first node, the root's first.
+        level: [u32; TREE_LEVELS],
+        /// 1 to [`TREE_LEVELS`].
+        levels: u32,
+        /// Zero.
+        pad: u32,
+    }
+
+    /// A value that conditions name: the key of its class.
+    struct ValueKey: 16 {
+        /// Inode, cgroup id, cookie, uid or gid.
+        lo: u64,
+        /// Device.
+        hi: u32,
+        /// [`BY_UID`] to [`BY_NETNS`].
+        dimension: u16,
+        /// Policy image.
+        slot: u16,
+    }
+
+    /// The classes of who connects.
+    struct Identity: 16 {
+        /// Of [`BY_UID`] to [`BY_NETNS`].
+        class_of: [u16; IDENTITIES],
+        /// Zero.
+        pad: [u16; 3],
+    }
+
+    /// A policy's head: all but its rules, classes and trees.
+    struct Policy: 58032 {
         /// Counted up.
         generation: u64,
         /// [`ACTION_PERMIT`] or [`ACTION_BLOCK`].
         default_action: u32,
         /// How many of `provider` are in use.
         providers: u32,
-        /// How many of `rule` are in use.
+        /// How many rules there are.
         rules: u32,
+        /// The first so many rules are the host's.
+        host_rules: u32,
         /// `POLICY_*`.
         flags: u32,
+        /// Bit d: there are conditions on dimension d.
+        dimensions: u32,
+        /// Class: rules that permit or skip and have conditions on the identity.
+        lets_through: u32,
+        /// Class: providers' rules that redirect or block and have conditions on the identity.
+        stops: u32,
+        /// Classes of values that are not named, from [`BY_UID`] to [`BY_NETNS`].
+        otherwise: [u16; IDENTITIES],
         /// Zero.
-        pad: u64,
-        /// By rising rank.
-        provider: [Provider; MAX_PROVIDERS],
-        /// The host's, then each provider's by rank; within each by falling weight.
-        rule: [Rule; MAX_RULES],
+        pad: [u16; 3],
+        /// By dimension.
+        tree: [Tree; TREES],
+        /// Classes by the index of the dialer; the last: nobody's.
+        via: [u16; MAX_PROVIDERS + 1],
+        /// By rising rank. One too many: every byte is an index.
+        provider: [Provider; MAX_PROVIDERS + 1],
     }
 
     /// Key of a route: its value is the errno without a route, or 0.
@@ -188,11 +311,13 @@ crate::twins! {
     }
 
     /// One question to the decision, and its answer.
-    struct Question: 72 {
+    struct Question: 64 {
         /// Destination.
         remote: Address,
         /// Policy image.
-        slot: u32,
+        slot: u16,
+        /// `IPPROTO_*`.
+        protocol: u16,
         /// Of the record, -1: none.
         floor: i32,
         /// Index of the provider whose owner makes the connection, or [`NONE`].
@@ -200,15 +325,15 @@ crate::twins! {
         /// Index of the provider whose listener `remote` is, or [`NONE`].
         listener: u32,
         /// 0 or 1.
-        has_record: u32,
-        /// Hops of the record.
-        depth: u32,
-        /// Bit i: provider i has nobody of its own listening.
-        dead: u32,
+        has_record: u16,
+        /// [`KNOWN`], [`STRAYED`] or [`AMBIGUOUS`].
+        knowledge: u16,
+        /// Rules before this one have been asked already.
+        from: u32,
         /// Answer: `VERDICT_*`.
-        verdict: u32,
+        verdict: u16,
         /// Answer: `REASON_*`.
-        reason: u32,
+        reason: u16,
         /// Answer: index or [`NONE`].
         provider: u32,
         /// Answer: index or [`NONE`].
@@ -217,8 +342,24 @@ crate::twins! {
         pad: u32,
     }
 
+    /// A question by itself, for tests and benchmarks.
+    struct Asked: 536 {
+        /// The question.
+        question: Question,
+        /// Bit i: provider i has nobody of its own listening.
+        dead: [u64; 4],
+        /// Hops of the record.
+        depth: u32,
+        /// Zero.
+        pad: u32,
+        /// Whose identities.
+        origin: [Origin; 2],
+        /// Their cgroups.
+        line: [[u64; LINE]; 2],
+    }
+
     /// What the kernel program reports. All kinds have one layout; the header says which fields mean something.
-    struct Event: 584 {
+    struct Event: 672 {
         /// [`crate::ABI_VERSION`].
         version: u16,
         /// `EVENT_*`.
@@ -270,13 +411,6 @@ crate::twins! {
     }
 }
 
-/// Declares the numbers of a C enum.
-macro_rules! numbers {
-    ($type:ty: $($(#[$meta:meta])* $name:ident = $value:literal,)*) => {
-        $($(#[$meta])* pub const $name: $type = $value;)*
-    };
-}
-
 numbers! { u32:
     /// A provider's filter only.
     ACTION_REDIRECT = 1,
@@ -318,7 +452,7 @@ numbers! { u32:
     REASON_RUNAWAY = 10,
     /// Hop 17.
     REASON_TOO_DEEP = 11,
-    /// Unspecified, broadcast, multicast or link-local destination.
+    /// Broadcast, multicast or link-local destination.
     REASON_SPECIAL = 12,
     /// A kernel thread's connection.
     REASON_KERNEL = 13,
@@ -351,6 +485,13 @@ numbers! { u32:
     HOW_ABORTED = 3,
     /// Never established.
     HOW_FAILED = 4,
+
+    /// Connects as the origin.
+    KNOWN = 0,
+    /// A service in the origin's name dials elsewhere.
+    STRAYED = 1,
+    /// The origin is one of several.
+    AMBIGUOUS = 2,
 }
 
 numbers! { u16:

@@ -17,6 +17,8 @@ pub const CARNET_STATE: i32 = 4;
 pub const ABI_VERSION: u16 = 1;
 /// Most redirects one flow can go through.
 pub const MAX_HOPS: usize = 16;
+/// Cgroups of a record's line: those of levels 1 to 11 below the root.
+pub const LINE: usize = 11;
 /// No version of [`Records`] is larger.
 pub const RECORDS_MAX: usize = 640;
 /// Longest context.
@@ -75,7 +77,7 @@ crate::twins! {
     }
 
     /// The records blob. Opaque to services; a blob is exactly `size` bytes long.
-    struct Records: 440 {
+    struct Records: 528 {
         /// [`ABI_VERSION`].
         version: u16,
         /// Size of this struct in the writer.
@@ -96,6 +98,8 @@ crate::twins! {
         depth: u32,
         /// Oldest first, the rest zero.
         chain: [Hop; MAX_HOPS],
+        /// Ids of the origin's cgroup and of those above it, the highest first, the rest zero.
+        line: [u64; LINE],
         /// SipHash-2-4 of all bytes before it.
         tag: u64,
     }

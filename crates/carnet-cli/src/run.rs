@@ -136,8 +136,8 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     if arguments.through.is_empty() {
         arguments.through.push(Through::Inspect);
     }
-    if arguments.through.len() > carnet_abi::MAX_PROVIDERS {
-        let message = format!("--through can be given {} times at most", carnet_abi::MAX_PROVIDERS);
+    if arguments.through.len() > carnet_abi::MAX_HOPS {
+        let message = format!("--through can be given {} times at most", carnet_abi::MAX_HOPS);
         crate::Cli::command().error(ErrorKind::TooManyValues, message).exit();
     }
     // Before any thread, and before the guardian, whose life begins with an interruptible moment.

@@ -72,14 +72,12 @@ static __always_inline bool ip_is_loopback(const __u8 ip[16])
 	return !words.w[0] && !words.w[1] && !words.w[2] && words.w[3] == bpf_htonl(1);
 }
 
-/* Destinations that are left alone: unspecified, broadcast, multicast, link-local. */
+/* Destinations that are left alone: broadcast, multicast, link-local. */
 static __always_inline bool ip_is_special(const __u8 ip[16])
 {
 	struct ip_words words = ip_words(ip);
 	__u32 v4 = bpf_ntohl(words.w[3]), head = bpf_ntohl(words.w[0]);
 
-	if (ip_is_unspecified(ip))
-		return true;
 	if (ip_is_v4(ip))
 		return v4 == 0xffffffff || (v4 >> 28) == 0xe || (v4 >> 16) == 0xa9fe;
 	return (head >> 24) == 0xff || (head >> 22) == (0xfe80 >> 6);

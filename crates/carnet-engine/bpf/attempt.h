@@ -15,7 +15,7 @@ struct attempt {
 	const struct carnet_policy *policy;
 	struct carnet_sock         *sock;
 	struct carnet_question      question;
-	struct carnet_addr          target;
+	struct search               search; /* for a listener; what it has found is where a redirect leads */
 	__u16                       family;
 	__u16                       trouble; /* what was wrong with the last dead provider: LISTENER_* */
 	__u32                       error;   /* with which a refused connect() fails; 0: the reason's own */
@@ -106,7 +106,7 @@ static __noinline void attempt_foresee(struct attempt *attempt, const struct car
 	}
 	/* A way by an interface that was asked for is not in the table of routes. */
 	if (question->verdict != CARNET_VERDICT_REDIRECT || sock->ifindex || sock->flow.record.origin.ifindex ||
-	    !(attempt->policy->provider[i].flags & CARNET_PROVIDER_ROUTES))
+	    !(provider_at(attempt->policy, i)->flags & CARNET_PROVIDER_ROUTES))
 		return;
 	netns = bpf_get_netns_cookie(attempt->ctx);
 	attempt->error = refused_lately(&question->remote, netns, now);
@@ -139,7 +139,7 @@ static __noinline bool attempt_claim(struct attempt *attempt, const struct carne
 
 	if (claim && redirected) {
 		claim->engine = config->engine;
-		claim->at = attempt->target;
+		claim->at = attempt->search.found;
 		claim->caller = bpf_get_current_pid_tgid();
 		claim->time = bpf_ktime_get_boot_ns();
 	} else if (claim && claim->engine == config->engine) {

@@ -17,6 +17,7 @@
 #include "address.h"
 #include "siphash.h"
 #include "owner.h"
+#include "class.h"
 #include "decide.h"
 #include "record.h"
 #include "flight.h"
@@ -35,14 +36,21 @@
 #include "sockname.h"
 #include "count.h"
 #include "netns.h"
+#include "ask.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
-/* What no map holds would be missing from the BTF, with which a test compares the Rust twins. */
+/*
+ * What no map holds, or only an inner one, would be missing from the BTF, with which a test compares the Rust twins.
+ */
 struct carnet_layouts {
 	struct carnet_flow     flow;
 	struct carnet_event    event;
 	struct carnet_claim    claim;
+	struct carnet_class    class;
+	struct carnet_node32   node32;
+	struct carnet_node128  node128;
+	struct carnet_asked    asked;
 	enum carnet_state      state;
 	enum carnet_action     action;
 	enum carnet_verdict    verdict;
@@ -53,17 +61,3 @@ struct carnet_layouts {
 };
 
 const struct carnet_layouts *carnet_layouts;
-
-/* The decision by itself, for the test that compares it with carnet_policy::decide(). Not loaded otherwise. */
-SEC("syscall")
-int carnet_ask(struct carnet_question *question)
-{
-	struct carnet_question copy = *question;
-
-	carnet_decide(&copy);
-	question->verdict = copy.verdict;
-	question->reason = copy.reason;
-	question->provider = copy.provider;
-	question->rule = copy.rule;
-	return 0;
-}

@@ -13,49 +13,64 @@ static __always_inline bool dialled_owner(struct attempt *attempt, __u32 provide
 	struct carnet_question *question = &attempt->question;
 	__u32 owned;
 
-	attempt->target = question->remote;
-	if (ip_is_unspecified(attempt->target.ip))
-		unspecified_means(attempt->ctx, attempt->target.ip);
-	owned = carnet_listener_at(attempt->ctx, &attempt->target, question->slot);
-	if (owned & (1U << provider))
+	attempt->search.found = question->remote;
+	if (ip_is_unspecified(attempt->search.found.ip))
+		unspecified_means(attempt->ctx, attempt->search.found.ip);
+	owned = carnet_listener_at(attempt->ctx, &attempt->search.found, provider, question->slot);
+	if (owned & OWNED_WANTED)
 		return true;
 	answer(question, CARNET_VERDICT_REFUSE, owned == NOBODY_LISTENS ? CARNET_REASON_DEAD : CARNET_REASON_STRANGER);
 	return false;
 }
 
-/* Asks the decision; where it names a provider that turns out dead, marks it so and asks again. 1 ends the loop. */
+/* Looks the provider's listener up. False: it is dead, to be passed over, or the connection is refused for it. */
+static __always_inline bool attempt_reaches(struct attempt *attempt, __u32 i, const struct carnet_provider *provider)
+{
+	struct carnet_question *question = &attempt->question;
+
+	attempt->search.slot = question->slot;
+	attempt->search.provider = i;
+	attempt->search.family = attempt->family;
+	attempt->search.v4 = ip_is_v4(question->remote.ip);
+	attempt->trouble = carnet_listener_of(attempt->ctx, &attempt->search);
+	if (attempt->trouble == LISTENER_ALIVE)
+		attempt->trouble = attempt_unbind(attempt);
+	if (attempt->trouble == LISTENER_ALIVE)
+		return true;
+	if (provider->flags & CARNET_PROVIDER_OPEN)
+		question->from = provider->end_rule;
+	else
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_DEAD);
+	return false;
+}
+
+/* Asks the decision; where it names a provider that is dead and open, asks on from there. 1 ends the loop. */
 static long attempt_once(__u32 round, void *data)
 {
 	struct attempt *attempt = data;
 	struct carnet_question *question = &attempt->question;
 	const struct carnet_provider *provider;
-	struct search search;
 	__u32 i;
 
-	carnet_decide(question);
+	carnet_decide(question, &attempt->sock->who);
 	i = question->provider;
 	if (i >= CARNET_MAX_PROVIDERS || question->verdict == CARNET_VERDICT_REFUSE)
 		return 1;
-	if (question->verdict == CARNET_VERDICT_REDIRECT) {
-		search = (struct search){
-			.slot = question->slot,
-			.provider = i,
-			.family = attempt->family,
-			.v4 = ip_is_v4(question->remote.ip),
-		};
-		attempt->trouble = carnet_listener_of(attempt->ctx, &search);
-		attempt->target = search.found;
-		if (attempt->trouble == LISTENER_ALIVE)
-			attempt->trouble = attempt_unbind(attempt);
-		if (attempt->trouble != LISTENER_ALIVE) {
-			question->dead |= 1U << i;
-			return 0;
-		}
+	provider = provider_at(attempt->policy, i);
+	/* It has come to be above the flow's floor since it had it: ranks have changed. */
+	if (question->verdict == CARNET_VERDICT_REDIRECT && record_has(&attempt->sock->flow.record, provider->handle)) {
+		question->from = provider->end_rule;
+		return 0;
+	}
+	if (question->verdict == CARNET_VERDICT_REDIRECT && !attempt_reaches(attempt, i, provider))
+		return question->verdict == CARNET_VERDICT_REFUSE;
+	if (attempt->sock->base >= CARNET_MAX_HOPS) {
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_TOO_DEEP);
+		return 1;
 	}
 	if (question->verdict == CARNET_VERDICT_DIRECT && !dialled_owner(attempt, i))
 		return 1;
 	/* The runaway guard: a process outside every owner may carry a flow round and round. */
-	provider = &attempt->policy->provider[i];
 	if (provider->in_flight_limit &&
 	    (__u32)carnet_flight_clients(provider->handle, &question->remote) >= provider->in_flight_limit)
 		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_RUNAWAY);
@@ -67,14 +82,16 @@ static __always_inline bool attempt_whose(struct attempt *attempt)
 {
 	struct carnet_question *question = &attempt->question;
 	void *sk = attempt->ctx->sk;
-	__u32 owned = owned_sock(sk, question->slot);
+	__u32 owned = owned_sock(sk, OWNED_ANY, question->slot);
 
 	question->dialer = owning_provider(owned);
 	/* A socket may have been made elsewhere and passed on. */
 	if (made_elsewhere(sk)) {
-		owned |= carnet_owned_by_caller(question->slot);
+		__u32 caller = carnet_owned_by_caller(OWNED_ANY, question->slot);
+
+		owned |= caller & OWNED_GOVERNED;
 		if (question->dialer == CARNET_NONE)
-			question->dialer = owning_provider(owned);
+			question->dialer = owning_provider(caller);
 	}
 	return owned & OWNED_GOVERNED;
 }
@@ -87,7 +104,7 @@ static __always_inline bool is_internal(struct attempt *attempt)
 
 	if (dialer >= CARNET_MAX_PROVIDERS || question->listener != CARNET_NONE)
 		return false;
-	return carnet_local_listener(attempt->ctx, &question->remote, question->slot) & (1U << dialer);
+	return carnet_local_listener(attempt->ctx, &question->remote, dialer, question->slot) & OWNED_WANTED;
 }
 
 /* Provides the record this connection starts from. False: there is none, and it is not ours. */
@@ -106,7 +123,7 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 		return true;
 	}
 	if (question->dialer < CARNET_MAX_PROVIDERS) {
-		const struct carnet_provider *dialer = &attempt->policy->provider[question->dialer];
+		const struct carnet_provider *dialer = provider_at(attempt->policy, question->dialer);
 
 		if (dialer->flags & CARNET_PROVIDER_UNAWARE)
 			found = carnet_flight_infer(dialer->handle, &question->remote, record);
@@ -136,6 +153,7 @@ static __always_inline void attempt_event(struct attempt *attempt, __u64 now, in
 	struct carnet_question *question = &attempt->question;
 	const struct carnet_policy *policy = attempt->policy;
 	struct carnet_event *event = event_begin(CARNET_EVENT_CONNECT, now, bpf_get_socket_cookie(attempt->ctx));
+	const struct carnet_rule *rule;
 
 	if (!event)
 		return;
@@ -148,8 +166,9 @@ static __always_inline void attempt_event(struct attempt *attempt, __u64 now, in
 	event->verdict = question->verdict;
 	event->reason = question->reason;
 	event->handle = provider_handle(policy, question->provider);
-	if (question->rule < CARNET_MAX_RULES)
-		event->filter = policy->rule[question->rule].filter;
+	rule = carnet_rule_at(question->slot, question->rule);
+	if (rule)
+		event->filter = rule->filter;
 	event->error = error;
 	event_caller(event);
 	event_submit(event);
@@ -170,6 +189,7 @@ static __always_inline int attempt_finish(struct attempt *attempt, const struct 
 	struct carnet_question *question = &attempt->question;
 	struct carnet_sock *sock = attempt->sock;
 	__u32 i = question->provider, filter = 0;
+	const struct carnet_rule *rule;
 
 	if (!attempt_claim(attempt, config)) {
 		carnet_count(CARNET_COUNT_NO_ROOM);
@@ -187,15 +207,32 @@ static __always_inline int attempt_finish(struct attempt *attempt, const struct 
 	sock->flags |= SOCK_HANDS_OVER;
 	if (question->verdict == CARNET_VERDICT_REDIRECT) {
 		sock->flags |= SOCK_REDIRECTED;
-		if (question->rule < CARNET_MAX_RULES) {
-			filter = attempt->policy->rule[question->rule].filter;
-			sock->flow.context = attempt->policy->rule[question->rule].context;
+		rule = carnet_rule_at(question->slot, question->rule);
+		if (rule) {
+			filter = rule->filter;
+			sock->flow.context = rule->context;
 		}
 		carnet_count(CARNET_COUNT_REDIRECTED);
 	}
-	sock->flow.handle = attempt->policy->provider[i].handle;
-	record_add_hop(&sock->flow.record, &attempt->policy->provider[i], filter, now);
+	sock->flow.handle = provider_at(attempt->policy, i)->handle;
+	record_add_hop(&sock->flow.record, provider_at(attempt->policy, i), filter, now);
 	return 0;
+}
+
+/* Who connects, as far as the policy asks: the flow's origin, and a service that dials elsewhere in its name. */
+static __noinline void attempt_identify(struct attempt *attempt)
+{
+	struct carnet_question *question = &attempt->question;
+	struct carnet_sock *sock = attempt->sock;
+	const struct carnet_origin *origin = &sock->flow.record.origin;
+
+	carnet_identify(&sock->who.of[0], origin, (struct carnet_line *)sock->flow.record.line, question->slot);
+	if (origin->flags & CARNET_ORIGIN_AMBIGUOUS) {
+		question->knowledge = CARNET_AMBIGUOUS;
+	} else if (question->has_record && !addr_equal(&origin->remote, &question->remote)) {
+		question->knowledge = CARNET_STRAYED;
+		carnet_identify_caller(&sock->who.of[1], bpf_get_netns_cookie(attempt->ctx), question->slot);
+	}
 }
 
 /*
@@ -203,7 +240,7 @@ static __always_inline int attempt_finish(struct attempt *attempt, const struct 
  * errno with which it fails.
  *
  * Stack is scarce here. The longest chain of calls is this, attempt_once(), carnet_listener_of(), carnet_listener_at(),
- * carnet_owned_by_group(), carnet_owned_by_cgroup(), and together they have 512 bytes, where Linux 6.1 rounds each
+ * carnet_owns_group(), carnet_owned_by_cgroup(), and together they have 512 bytes, where Linux 6.1 rounds each
  * frame up to 32 bytes. So nothing is held twice, and what is needed only for a while has a frame of its own
  * (__noinline).
  */
@@ -257,6 +294,9 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	}
 	attempt->sock = sock;
 	sock_restart(sock, now);
+	/* Judged as what the kernel takes it for: it is a name of this host. */
+	if (ip_is_unspecified(question->remote.ip))
+		unspecified_means(ctx, question->remote.ip);
 	question->listener = carnet_dialled_listener(ctx, remote, question->slot);
 	/* An outside service's connection without a record is ours only if it leads to a listener: it could go on. */
 	if (!attempt_record(attempt, config, governed || question->listener != CARNET_NONE, now))
@@ -267,9 +307,10 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	sock->flow.uid = sock_uid(ctx->sk);
 	sock->decided_at = now;
 	sock->dialer = provider_handle(attempt->policy, question->dialer);
+	question->protocol = IPPROTO_TCP;
 	question->has_record = !!(sock->flags & SOCK_RECORD);
-	question->depth = sock->base;
 	question->floor = record_floor(&sock->flow.record);
+	attempt_identify(attempt);
 
 	/* The host's filters and the default hold for special destinations too; no provider gets them. */
 	special = question->listener == CARNET_NONE && ip_is_special(remote->ip);
@@ -310,15 +351,15 @@ int carnet_connect4(struct bpf_sock_addr *ctx)
 	int err;
 
 	if (is_udp(type, protocol))
-		return hook_return(datagram_v4(ctx, true));
+		return hook_return(datagram_connect_v4(ctx));
 	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
 		return 1;
 	ip_from_v4(remote->ip, ip);
 	remote->port = bpf_ntohs(port);
 	err = carnet_connect(&attempt);
 	if (is_redirected(&attempt, err)) {
-		ctx->user_ip4 = ip_words(attempt.target.ip).w[3];
-		ctx->user_port = bpf_htons(attempt.target.port);
+		ctx->user_ip4 = ip_words(attempt.search.found.ip).w[3];
+		ctx->user_port = bpf_htons(attempt.search.found.port);
 	}
 	return hook_return(err);
 }
@@ -334,20 +375,20 @@ int carnet_connect6(struct bpf_sock_addr *ctx)
 	int err;
 
 	if (is_udp(type, protocol))
-		return hook_return(datagram_v6(ctx, true));
+		return hook_return(datagram_connect_v6(ctx));
 	if (type != SOCK_STREAM || protocol != IPPROTO_TCP)
 		return 1;
 	ip_from_v6(remote->ip, a, b, c, d);
 	remote->port = bpf_ntohs(port);
 	err = carnet_connect(&attempt);
 	if (is_redirected(&attempt, err)) {
-		struct ip_words words = ip_words(attempt.target.ip);
+		struct ip_words words = ip_words(attempt.search.found.ip);
 
 		ctx->user_ip6[0] = words.w[0];
 		ctx->user_ip6[1] = words.w[1];
 		ctx->user_ip6[2] = words.w[2];
 		ctx->user_ip6[3] = words.w[3];
-		ctx->user_port = bpf_htons(attempt.target.port);
+		ctx->user_port = bpf_htons(attempt.search.found.port);
 	}
 	return hook_return(err);
 }

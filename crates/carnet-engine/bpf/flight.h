@@ -8,10 +8,12 @@
 
 #include "record.h"
 
+/* Seeded, or a user could choose destinations that take all the places where another one is looked for. */
 static __always_inline __u32 flight_home(__u32 handle, const struct carnet_addr *remote)
 {
+	const struct carnet_config *config = carnet_config_now();
 	struct ip_words words = ip_words(remote->ip);
-	__u32 hash = handle * 0x9e3779b1U;
+	__u32 hash = handle * 0x9e3779b1U ^ (config ? config->flight_seed : 0);
 
 	for (int i = 0; i < 4; i++)
 		hash = (hash ^ words.w[i]) * 0x85ebca6bU, hash ^= hash >> 15;

@@ -24,6 +24,7 @@
 #define SO_ORIGINAL_DST 80
 #define SO_BINDTOIFINDEX 62
 
+#define LOOPBACK_IFINDEX 1 /* in every network namespace */
 #define NOWHERE_IFINDEX 0x7fffffff /* no interface has it: what is bound to it can send nothing */
 
 #define PF_KTHREAD    0x00200000 /* task_struct.flags */

@@ -11,10 +11,10 @@
 #define LISTENER_FAMILY   3 /* no address this socket could reach */
 #define LISTENER_DEVICE   4 /* the socket is bound to an interface, and its caller may not unbind it */
 
-#define NOBODY_LISTENS 0x40000000
+#define NOBODY_LISTENS 0x20000000
 
-/* Who listens at an address of the connecting socket's network namespace: its owners, or NOBODY_LISTENS. */
-__noinline int carnet_listener_at(struct bpf_sock_addr *ctx, const struct carnet_addr *at, __u32 slot)
+/* Who listens at an address of the connecting socket's network namespace: see owner.h, or NOBODY_LISTENS. */
+__noinline int carnet_listener_at(struct bpf_sock_addr *ctx, const struct carnet_addr *at, __u32 wanted, __u32 slot)
 {
 	struct bpf_sock_tuple tuple = {};
 	struct ip_words words;
@@ -37,7 +37,7 @@ __noinline int carnet_listener_at(struct bpf_sock_addr *ctx, const struct carnet
 	if (!sk)
 		return found;
 	if (sk->state == BPF_TCP_LISTEN)
-		found = owned_listener(sk, slot);
+		found = owned_listener(sk, wanted, slot);
 	bpf_sk_release(sk);
 	return found;
 }
@@ -91,7 +91,7 @@ __noinline int carnet_listener_of(struct bpf_sock_addr *ctx, struct search *sear
 	policy = carnet_policy_at(search->slot);
 	if (!policy || index >= CARNET_MAX_PROVIDERS)
 		return worst;
-	provider = &policy->provider[index];
+	provider = provider_at(policy, index);
 	/* Two rounds: listeners of the destination's own family first, they need no v4-mapped address. */
 	for (__u32 i = 0; i < 2 * CARNET_MAX_LISTENERS; i++) {
 		__u32 at = i & (CARNET_MAX_LISTENERS - 1);
@@ -106,13 +106,13 @@ __noinline int carnet_listener_of(struct bpf_sock_addr *ctx, struct search *sear
 		v4 = ip_is_v4(search->found.ip);
 		if ((v4 == search->v4) != (i < CARNET_MAX_LISTENERS) || !reaches(ctx, search->family, v4))
 			continue;
-		owned = carnet_listener_at(ctx, &search->found, search->slot);
+		owned = carnet_listener_at(ctx, &search->found, index, search->slot);
 		if (owned == NOBODY_LISTENS) {
 			if (worst == LISTENER_FAMILY)
 				worst = LISTENER_DEAD;
 			continue;
 		}
-		if (owned & (1U << index))
+		if (owned & OWNED_WANTED)
 			return LISTENER_ALIVE;
 		worst = LISTENER_STRANGER;
 	}
@@ -142,7 +142,8 @@ static __always_inline bool is_local(const struct carnet_addr *addr)
 }
 
 /* Who owns the socket that listens at this address of the host's own, by whatever name it is dialled; 0: nobody. */
-__noinline int carnet_local_listener(struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u32 slot)
+__noinline int carnet_local_listener(struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u32 wanted,
+				     __u32 slot)
 {
 	struct carnet_addr at;
 	int owned;
@@ -155,7 +156,7 @@ __noinline int carnet_local_listener(struct bpf_sock_addr *ctx, const struct car
 		unspecified_means(ctx, at.ip);
 	if (!is_local(&at))
 		return 0;
-	owned = carnet_listener_at(ctx, &at, slot);
+	owned = carnet_listener_at(ctx, &at, wanted, slot);
 	return owned == NOBODY_LISTENS ? 0 : owned;
 }
 
@@ -163,20 +164,17 @@ __noinline int carnet_local_listener(struct bpf_sock_addr *ctx, const struct car
 __noinline int carnet_dialled_listener(struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u32 slot)
 {
 	struct carnet_listener_key key = { .slot = slot };
-	__u32 on_port, *exact;
+	__u32 *exact;
 
-	if (!remote)
-		return CARNET_NONE;
-	on_port = carnet_listeners_on(remote->port, slot);
-	if (!on_port)
+	if (!remote || !providers_on(remote->port, slot))
 		return CARNET_NONE;
 	key.at = *remote;
 	if (ip_is_unspecified(key.at.ip))
 		unspecified_means(ctx, key.at.ip);
 	exact = bpf_map_lookup_elem(&carnet_listeners, &key);
 	if (exact)
-		return owning_provider(*exact);
-	return owning_provider(carnet_local_listener(ctx, remote, slot) & on_port);
+		return *exact;
+	return owning_provider(carnet_local_listener(ctx, remote, OWNED_ON(remote->port), slot));
 }
 
 #endif /* CARNET_LISTENER_H */

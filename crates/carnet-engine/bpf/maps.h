@@ -6,6 +6,11 @@
 #include "carnet_image.h"
 #include "kernel.h"
 
+/* Of the origin, and of a service that dials elsewhere in its name: see enum carnet_knowledge. */
+struct carnet_identities {
+	struct carnet_identity of[2];
+};
+
 /* Written by user space. ------------------------------------------------------------------------------------------ */
 
 struct {
@@ -33,22 +38,65 @@ struct {
 	__type(value, struct carnet_policy);
 } carnet_policies SEC(".maps");
 
-/* Who owns what, by policy slot: the answer to "whose socket is this" without a walk over the providers. */
+/* Rules of both images: the slot's begin at slot * CARNET_MAX_RULES. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_RDONLY_PROG);
+	__uint(max_entries, 2 * CARNET_MAX_RULES);
+	__type(key, __u32);
+	__type(value, struct carnet_rule);
+} carnet_rules SEC(".maps");
+
+/*
+ * The rest of an image, by slot: as large as the policy needs, see apply.rs. Sizes, not types, since Linux 6.1 takes no
+ * array without type information in the place of one with it.
+ */
+#define CARNET_TABLE(name, of)                                                  \
+	struct {                                                                \
+		__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);                       \
+		__uint(max_entries, 2);                                         \
+		__type(key, __u32);                                             \
+		__array(values, struct {                                        \
+			__uint(type, BPF_MAP_TYPE_ARRAY);                       \
+			__uint(map_flags, BPF_F_INNER_MAP | BPF_F_RDONLY_PROG); \
+			__uint(max_entries, 1);                                 \
+			__uint(key_size, sizeof(__u32));                        \
+			__uint(value_size, sizeof(of));                         \
+		});                                                             \
+	} name SEC(".maps")
+
+CARNET_TABLE(carnet_classes, struct carnet_class);
+CARNET_TABLE(carnet_nodes32, struct carnet_node32);
+CARNET_TABLE(carnet_nodes128, struct carnet_node128);
+CARNET_TABLE(carnet_grace, __u32); /* read by nobody: to wait for the programs that are running */
+
+/* Classes of single values; the slot is in the key. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+	__uint(max_entries, 2 * CARNET_MAX_VALUES);
+	__type(key, struct carnet_value_key);
+	__type(value, __u32);
+} carnet_values SEC(".maps");
+
+/* Who owns what, and whose a handle is, by policy slot: answers without a walk over the providers. */
+#define OWNER_HANDLE 3 /* a redirect handle, beside CARNET_OWNER_CGROUP and CARNET_OWNER_UID */
+
 struct carnet_owner_key {
-	__u64 id;   /* cgroup id or uid */
-	__u32 kind; /* CARNET_OWNER_* */
+	__u64 id;   /* cgroup id, uid or handle */
+	__u32 kind; /* CARNET_OWNER_* or OWNER_HANDLE */
 	__u32 slot;
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
-	__uint(max_entries, 2 * CARNET_MAX_PROVIDERS * CARNET_MAX_OWNERS);
+	__uint(max_entries, 2 * CARNET_MAX_PROVIDERS * (CARNET_MAX_OWNERS + 1));
 	__type(key, struct carnet_owner_key);
-	__type(value, __u32); /* bit i: provider i */
+	__type(value, __u32); /* index of the provider */
 } carnet_owners SEC(".maps");
 
-/* Listeners' addresses, by policy slot, and their ports alone (with an all-zero address). */
+/* Listeners' addresses, by policy slot. */
 struct carnet_listener_key {
 	struct carnet_addr at;
 	__u32              slot;
@@ -57,16 +105,34 @@ struct carnet_listener_key {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
-	__uint(max_entries, 4 * CARNET_MAX_PROVIDERS * CARNET_MAX_LISTENERS);
+	__uint(max_entries, 2 * CARNET_MAX_PROVIDERS * CARNET_MAX_LISTENERS);
 	__type(key, struct carnet_listener_key);
-	__type(value, __u32); /* bit i: provider i */
+	__type(value, __u32); /* index of the provider */
 } carnet_listeners SEC(".maps");
+
+/* Their ports alone. */
+struct carnet_port_key {
+	__u32 slot;
+	__u32 port;
+};
+
+struct carnet_providers {
+	__u64 bit[4]; /* bit i % 64 of word i / 64: provider i */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
+	__uint(max_entries, 2 * CARNET_MAX_PROVIDERS * CARNET_MAX_LISTENERS);
+	__type(key, struct carnet_port_key);
+	__type(value, struct carnet_providers);
+} carnet_ports SEC(".maps");
 
 /* Contexts are never changed once written: a flow keeps the one it was redirected with. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_RDONLY_PROG);
-	__uint(max_entries, 1024);
+	__uint(max_entries, 2 * CARNET_MAX_RULES);
 	__type(key, __u32);
 	__type(value, struct carnet_context);
 } carnet_contexts SEC(".maps");
@@ -172,6 +238,7 @@ struct carnet_sock {
 	__u32                  flight;     /* index of its flight + 1, or 0 */
 	__u32                  ifindex;    /* interface to which it was bound before a redirect, or 0 */
 	__u32                  isn;        /* of the SYN that brings the record */
+	struct carnet_identities who;      /* who connects, as the policy sees it */
 };
 
 struct {
@@ -259,7 +326,8 @@ struct carnet_connected {
 	__u32                 dialer; /* handle of the provider whose owner made it, or 0 */
 	__u32                 told;
 	__u32                 blocks_quic; /* who connected is refused port 443 */
-	__u32                 pad;
+	__u32                 judged;      /* CARNET_VERDICT_* of the policy on the newest connect(), 0: not asked yet */
+	__u64                 generation;  /* of that policy */
 };
 
 struct {
@@ -320,19 +388,41 @@ static __always_inline int map_insert(void *map, const void *key, const void *va
 	return bpf_map_update_elem(map, key, value, BPF_NOEXIST);
 }
 
+/* The rule with this index, or NULL. */
+static __always_inline const struct carnet_rule *carnet_rule_at(__u32 slot, __u32 index)
+{
+	__u32 key = slot * CARNET_MAX_RULES + index;
+
+	return index < CARNET_MAX_RULES ? bpf_map_lookup_elem(&carnet_rules, &key) : NULL;
+}
+
+/*
+ * The provider with this index, below CARNET_MAX_PROVIDERS. It is masked behind the empty asm, because Linux 6.1 forgets
+ * the bounds of what was on the stack meanwhile.
+ */
+static __always_inline const struct carnet_provider *provider_at(const struct carnet_policy *policy, __u64 i)
+{
+	asm volatile("" : "+r"(i));
+	return &policy->provider[i & 255];
+}
+
 /* The handle of the provider with this index, 0: there is none. */
 static __always_inline __u32 provider_handle(const struct carnet_policy *policy, __u32 i)
 {
-	return i < CARNET_MAX_PROVIDERS ? policy->provider[i].handle : 0;
+	return i < CARNET_MAX_PROVIDERS ? provider_at(policy, i)->handle : 0;
 }
 
-/* Providers with a listener on this port, as a bitmap. */
-static __always_inline __u32 carnet_listeners_on(__u16 port, __u32 slot)
+/* Which providers have a listener on this port, or NULL: none. */
+static __always_inline const struct carnet_providers *providers_on(__u16 port, __u32 slot)
 {
-	struct carnet_listener_key key = { .at.port = port, .slot = slot };
-	__u32 *providers = bpf_map_lookup_elem(&carnet_listeners, &key);
+	struct carnet_port_key key = { .slot = slot, .port = port };
 
-	return providers ? *providers : 0;
+	return bpf_map_lookup_elem(&carnet_ports, &key);
+}
+
+static __always_inline bool is_among(const struct carnet_providers *providers, __u32 i)
+{
+	return providers->bit[i >> 6 & 3] >> (i & 63) & 1;
 }
 
 #endif /* CARNET_MAPS_H */

@@ -7,8 +7,17 @@
 
 #define LINEAGE_LEVELS 12 /* owners' cgroups are at most this deep; the engine refuses others */
 
-/* Bit i: provider i owns it. The highest bit: it is below the governed cgroup. */
-#define OWNED_GOVERNED 0x80000000U
+/*
+ * Whose something is: the index + 1 of the provider that owns it, of several the highest rank's, since a floor must not
+ * be too low; 0: nobody's. And two answers more.
+ */
+#define OWNED_INDEX    0x0000ffffU
+#define OWNED_WANTED   0x40000000U /* the provider that was asked for is an owner */
+#define OWNED_GOVERNED 0x80000000U /* it is below the governed cgroup */
+
+/* Which providers count: OWNED_ANY, one by its index, which the answer then tells, or those with a listener on a port. */
+#define OWNED_ANY      CARNET_NONE
+#define OWNED_ON(port) (0x10000U | (port))
 
 /* The kernel's own structure behind a socket pointer of the BPF interface; NULL where it is not TCP. */
 static __always_inline struct sock *kernel_sock(void *sk)
@@ -16,28 +25,42 @@ static __always_inline struct sock *kernel_sock(void *sk)
 	return (struct sock *)bpf_skc_to_tcp_sock(sk);
 }
 
-static __always_inline __u32 owned_by(__u32 kind, __u64 id, __u32 slot)
+static __always_inline __u32 owned_by(__u32 kind, __u64 id, __u32 wanted, __u32 slot)
 {
 	struct carnet_owner_key key = { .id = id, .kind = kind, .slot = slot };
-	__u32 *providers = bpf_map_lookup_elem(&carnet_owners, &key);
+	const __u32 *provider = bpf_map_lookup_elem(&carnet_owners, &key);
+	const struct carnet_providers *on_port;
 
-	return providers ? *providers : 0;
+	if (!provider)
+		return 0;
+	if (wanted != OWNED_ANY && wanted & OWNED_ON(0)) {
+		on_port = providers_on(wanted, slot);
+		return on_port && is_among(on_port, *provider) ? *provider + 1 : 0;
+	}
+	return (*provider + 1) | (*provider == wanted ? OWNED_WANTED : 0);
 }
 
-static __always_inline __u32 owned_cgroup(__u64 id, __u32 slot, const struct carnet_config *config)
+static __always_inline __u32 owned_both(__u32 a, __u32 b)
 {
-	__u32 owned = owned_by(CARNET_OWNER_CGROUP, id, slot);
+	__u32 x = a & OWNED_INDEX, y = b & OWNED_INDEX;
 
+	return ((a | b) & ~OWNED_INDEX) | (x > y ? x : y);
+}
+
+static __always_inline __u32 owned_cgroup(__u32 owned, __u64 id, __u32 wanted, __u32 slot,
+					  const struct carnet_config *config)
+{
+	owned = owned_both(owned, owned_by(CARNET_OWNER_CGROUP, id, wanted, slot));
 	return id == config->governed_cgroup ? owned | OWNED_GOVERNED : owned;
 }
 
 /* Of a cgroup (a kernel address) and every one above it, and of a uid. Global, so that it is verified once. */
-__noinline int carnet_owned_by_cgroup(__u64 address, __u32 uid, __u32 slot)
+__noinline int carnet_owned_by_cgroup(__u64 address, __u32 uid, __u32 wanted, __u32 slot)
 {
 	const struct carnet_config *config = carnet_config_now();
 	struct cgroup *cgroup = (struct cgroup *)address;
 	int level = BPF_CORE_READ(cgroup, level);
-	__u32 owned = owned_by(CARNET_OWNER_UID, uid, slot);
+	__u32 owned = owned_by(CARNET_OWNER_UID, uid, wanted, slot);
 
 	if (!config)
 		return 0;
@@ -47,16 +70,16 @@ __noinline int carnet_owned_by_cgroup(__u64 address, __u32 uid, __u32 slot)
 		if (i > level)
 			break;
 		bpf_core_read(&ancestor, sizeof(ancestor), &cgroup->ancestors[i]);
-		owned |= owned_cgroup(BPF_CORE_READ(ancestor, kn, id), slot, config);
+		owned = owned_cgroup(owned, BPF_CORE_READ(ancestor, kn, id), wanted, slot, config);
 	}
 	return owned;
 }
 
 /* Of the calling process. */
-__noinline int carnet_owned_by_caller(__u32 slot)
+__noinline int carnet_owned_by_caller(__u32 wanted, __u32 slot)
 {
 	const struct carnet_config *config = carnet_config_now();
-	__u32 owned = owned_by(CARNET_OWNER_UID, (__u32)bpf_get_current_uid_gid(), slot);
+	__u32 owned = owned_by(CARNET_OWNER_UID, (__u32)bpf_get_current_uid_gid(), wanted, slot);
 
 	if (!config)
 		return 0;
@@ -65,20 +88,20 @@ __noinline int carnet_owned_by_caller(__u32 slot)
 
 		if (!id)
 			break;
-		owned |= owned_cgroup(id, slot, config);
+		owned = owned_cgroup(owned, id, wanted, slot, config);
 	}
 	return owned;
 }
 
 /* Of a socket: by the cgroup in which it was made (an accepted socket: its listener's), and its maker's uid. */
-static __always_inline __u32 owned_sock(void *sk, __u32 slot)
+static __always_inline __u32 owned_sock(void *sk, __u32 wanted, __u32 slot)
 {
 	struct sock *sock = kernel_sock(sk);
 
 	if (!sock)
 		return 0;
 	return carnet_owned_by_cgroup((__u64)BPF_CORE_READ(sock, sk_cgrp_data.cgroup), BPF_CORE_READ(sock, sk_uid.val),
-				      slot);
+				      wanted, slot);
 }
 
 static __always_inline __u32 sock_uid(void *sk)
@@ -88,13 +111,21 @@ static __always_inline __u32 sock_uid(void *sk)
 	return sock ? BPF_CORE_READ(sock, sk_uid.val) : 0;
 }
 
+/* The provider in such an answer, or CARNET_NONE. */
+static __always_inline __u32 owning_provider(__u32 owned)
+{
+	return (owned & OWNED_INDEX) ? (owned & OWNED_INDEX) - 1 : CARNET_NONE;
+}
+
 #define GROUP_MEMBERS 128 /* a larger group counts as a stranger's, since not all of it is looked at */
 
-/* Of all listeners that share a port with SO_REUSEPORT (a kernel address): who owns every one of them. */
-__noinline int carnet_owned_by_group(__u64 address, __u32 slot)
+/*
+ * Of all listeners that share a port with SO_REUSEPORT (a kernel address): does this provider own every one of them?
+ */
+__noinline int carnet_owns_group(__u64 address, __u32 provider, __u32 slot)
 {
 	struct sock_reuseport *group = (struct sock_reuseport *)address;
-	__u32 members = BPF_CORE_READ(group, num_socks), owned = ~0U;
+	__u32 members = BPF_CORE_READ(group, num_socks), owned;
 
 	if (members > GROUP_MEMBERS)
 		return 0;
@@ -102,20 +133,28 @@ __noinline int carnet_owned_by_group(__u64 address, __u32 slot)
 		struct sock *sock = NULL;
 
 		bpf_core_read(&sock, sizeof(sock), &group->socks[i]);
-		owned &= carnet_owned_by_cgroup((__u64)BPF_CORE_READ(sock, sk_cgrp_data.cgroup),
-						BPF_CORE_READ(sock, sk_uid.val), slot);
+		owned = carnet_owned_by_cgroup((__u64)BPF_CORE_READ(sock, sk_cgrp_data.cgroup),
+					       BPF_CORE_READ(sock, sk_uid.val), provider, slot);
+		if (!(owned & OWNED_WANTED))
+			return 0;
 	}
-	return owned;
+	return 1;
 }
 
-/* Of a listener: the kernel may give a connection to any that shares its port, so all must be somebody's. */
-static __always_inline __u32 owned_listener(void *sk, __u32 slot)
+/*
+ * Of a listener: the kernel may give a connection to any that shares its port, so all must be the provider's. Of what
+ * owns this one, only the provider that was asked for or the highest on the port is looked for among the others.
+ */
+static __always_inline __u32 owned_listener(void *sk, __u32 wanted, __u32 slot)
 {
-	__u32 owned = owned_sock(sk, slot);
+	__u32 owned = owned_sock(sk, wanted, slot);
 	struct sock *sock = kernel_sock(sk);
 	__u64 group = sock ? (__u64)BPF_CORE_READ(sock, sk_reuseport_cb) : 0;
+	__u32 provider = wanted & OWNED_ON(0) ? owning_provider(owned) : wanted;
 
-	return group ? owned & carnet_owned_by_group(group, slot) : owned;
+	if (group && provider < CARNET_MAX_PROVIDERS && !carnet_owns_group(group, provider, slot))
+		return 0;
+	return owned;
 }
 
 /* Is the socket's cgroup another than the caller's? */
@@ -126,36 +165,19 @@ static __always_inline bool made_elsewhere(void *sk)
 	return sock && BPF_CORE_READ(sock, sk_cgrp_data.cgroup, kn, id) != bpf_get_current_cgroup_id();
 }
 
-/* The provider among the owners, CARNET_NONE where there is none. The highest rank: a floor must not be too low. */
-static __always_inline __u32 owning_provider(__u32 owned)
-{
-	__u32 found = CARNET_NONE;
-
-	for (__u32 i = 0; i < CARNET_MAX_PROVIDERS; i++)
-		if (owned & (1U << i))
-			found = i;
-	return found;
-}
-
 /* Whether the calling process is governed, and the index of the provider it belongs to, CARNET_NONE: an application. */
 static __always_inline bool caller_is_governed(const struct carnet_config *config, __u32 *provider)
 {
-	__u32 owned = carnet_owned_by_caller(config->policy_slot);
+	__u32 owned = carnet_owned_by_caller(OWNED_ANY, config->policy_slot);
 
 	*provider = owning_provider(owned);
 	return owned & OWNED_GOVERNED;
 }
 
 /* Index of the provider with this handle, or CARNET_NONE. */
-__noinline int carnet_provider_with_handle(__u32 handle, __u32 slot)
+static __always_inline __u32 provider_with_handle(__u32 handle, __u32 slot)
 {
-	const struct carnet_policy *policy = carnet_policy_at(slot);
-	__u32 found = CARNET_NONE;
-
-	for (__u32 i = 0; policy && i < CARNET_MAX_PROVIDERS; i++)
-		if (i < policy->providers && policy->provider[i].handle == handle)
-			found = i;
-	return found;
+	return owning_provider(owned_by(OWNER_HANDLE, handle, OWNED_ANY, slot));
 }
 
 #endif /* CARNET_OWNER_H */

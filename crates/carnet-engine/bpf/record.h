@@ -48,6 +48,11 @@ static __always_inline void record_begin(struct carnet_records *record, const st
 	origin->family = family;
 	origin->protocol = protocol;
 	BPF_CORE_READ_INTO(&origin->comm, leader, comm);
+	for (int i = 0; i < CARNET_LINE; i++) {
+		record->line[i] = bpf_get_current_ancestor_cgroup_id(i + 1);
+		if (!record->line[i])
+			break;
+	}
 }
 
 static __always_inline bool record_same_identity(const struct carnet_records *a, const struct carnet_records *b)
@@ -100,6 +105,15 @@ static __always_inline __u32 record_newest(const struct carnet_records *record)
 		if (i + 1 == record->depth)
 			newest = record->chain[i].handle;
 	return newest;
+}
+
+/* Has this provider had the flow? A frame of its own, since the connect hooks have none to spare. */
+static __noinline bool record_has(const struct carnet_records *record, __u32 handle)
+{
+	for (__u32 i = 0; i < CARNET_MAX_HOPS; i++)
+		if (i < record->depth && record->chain[i].handle == handle)
+			return true;
+	return false;
 }
 
 static __always_inline enum carnet_state record_state(const struct carnet_records *record, __u32 handle)

@@ -27,10 +27,10 @@ static __always_inline struct carnet_sock *renamed_sock(struct bpf_sock_addr *ct
 	if (!sk->dst_port)
 		return NULL;
 	policy = carnet_policy_at(config->policy_slot);
-	i = carnet_provider_with_handle(sock->flow.handle, config->policy_slot);
+	i = provider_with_handle(sock->flow.handle, config->policy_slot);
 	if (!policy || i >= CARNET_MAX_PROVIDERS)
 		return NULL;
-	return policy->provider[i].flags & CARNET_PROVIDER_SOCKNAME ? sock : NULL;
+	return provider_at(policy, i)->flags & CARNET_PROVIDER_SOCKNAME ? sock : NULL;
 }
 
 SEC("cgroup/getsockname4")

@@ -122,19 +122,22 @@ static __always_inline void accepted_event(__u16 kind, __u64 cookie, const struc
 
 /* A connection that was not redirected arrived. On a provider's listener that means its record is missing. */
 static __always_inline void sockops_unannounced(struct bpf_sock_ops *ctx, struct bpf_sock *sk,
-						const struct carnet_policy *policy, __u32 slot, __u32 owned,
+						const struct carnet_policy *policy, __u32 slot,
 						const struct ends *ends)
 {
-	__u32 i = owning_provider(owned & carnet_listeners_on(ends->local.port, slot));
 	struct carnet_sock *sock;
+	__u32 i;
 
+	if (!providers_on(ends->local.port, slot))
+		return;
+	i = owning_provider(owned_sock(sk, OWNED_ON(ends->local.port), slot));
 	if (i >= CARNET_MAX_PROVIDERS)
 		return;
 	sock = sock_known(sk, BPF_SK_STORAGE_GET_F_CREATE);
 	if (sock)
 		sock->flags = SOCK_LOST;
 	carnet_count(CARNET_COUNT_LOST_CONTEXT);
-	accepted_event(CARNET_EVENT_LOST, bpf_get_socket_cookie(ctx), NULL, policy->provider[i].handle, ends);
+	accepted_event(CARNET_EVENT_LOST, bpf_get_socket_cookie(ctx), NULL, provider_at(policy, i)->handle, ends);
 }
 
 /* A listener's new socket. The only place where a record passes from one socket to another. */
@@ -148,7 +151,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	struct carnet_sock *sock;
 	struct ends ends = {};
 	__u32 rcv_nxt = ((volatile struct bpf_sock_ops *)ctx)->rcv_nxt; /* nothing has come yet but the SYN */
-	__u32 owned, slot, i;
+	__u32 slot, i;
 
 	if (!config)
 		return;
@@ -162,12 +165,11 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 		return;
 	sockops_ends(ctx, &ends);
 	tuple_of(&tuple, bpf_get_netns_cookie(ctx), &ends.remote, &ends.local, rcv_nxt - 1);
-	owned = owned_sock(sk, slot);
 	flow = bpf_map_lookup_elem(&carnet_handovers, &tuple);
 	if (!flow)
-		return sockops_unannounced(ctx, sk, policy, slot, owned, &ends);
-	i = carnet_provider_with_handle(flow->handle, slot);
-	if (i >= CARNET_MAX_PROVIDERS || !(owned & (1U << i))) {
+		return sockops_unannounced(ctx, sk, policy, slot, &ends);
+	i = provider_with_handle(flow->handle, slot);
+	if (i >= CARNET_MAX_PROVIDERS || !(owned_sock(sk, i, slot) & OWNED_WANTED)) {
 		/* SO_REUSEPORT or a quick successor: somebody else got it. Neither connection nor record. */
 		carnet_count(CARNET_COUNT_STRANGERS);
 		accepted_event(CARNET_EVENT_STRANGER, bpf_get_socket_cookie(ctx), flow, flow->handle, &ends);
@@ -175,7 +177,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 		sockops_cut_off(ctx);
 		return;
 	}
-	provider = &policy->provider[i];
+	provider = provider_at(policy, i);
 	sock = sock_known(sk, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!sock) {
 		carnet_count(CARNET_COUNT_NO_ROOM);
@@ -187,7 +189,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	sock->flow = *flow;
 	/* Where the client ends at this moment, the entry's memory may have become another's while it was copied. */
 	if (bpf_map_delete_elem(&carnet_handovers, &tuple))
-		return sockops_unannounced(ctx, sk, policy, slot, owned, &ends);
+		return sockops_unannounced(ctx, sk, policy, slot, &ends);
 	handover_count(sock->flow.uid, -1);
 	sock->flags = SOCK_ACCEPTED;
 	sock->cookie = bpf_get_socket_cookie(ctx);

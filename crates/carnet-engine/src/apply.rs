@@ -1,11 +1,15 @@
+mod tables;
+
 use std::collections::HashMap;
 
-use carnet_abi::{Address, OWNER_UID, Policy};
+use carnet_abi::{Address, OWNER_CGROUP, OWNER_UID, Policy, Rule, ValueKey};
 use carnet_policy::Image;
-use libbpf_rs::MapCore;
+use libbpf_rs::{MapCore, MapFlags};
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::{Engine, Error, ErrorKind};
+
+pub(crate) use tables::Tables;
 
 /// Twin of `struct carnet_owner_key` in bpf/maps.h.
 #[derive(Clone, Copy, Eq, Hash, Immutable, IntoBytes, PartialEq)]
@@ -23,6 +27,17 @@ struct ListenerKey {
     at: Address,
     slot: u32,
 }
+
+/// Twin of `struct carnet_port_key` in bpf/maps.h.
+#[derive(Clone, Copy, Eq, Hash, Immutable, IntoBytes, PartialEq)]
+#[repr(C)]
+struct PortKey {
+    slot: u32,
+    port: u32,
+}
+
+/// Twin of `OWNER_HANDLE` in bpf/maps.h.
+const OWNER_HANDLE: u32 = 3;
 
 /// C name, size, and each field with its offset and size.
 #[doc(hidden)]
@@ -48,6 +63,14 @@ pub const PRIVATE_TWINS: &[Twin] = &[
             ("slot", std::mem::offset_of!(ListenerKey, slot), size_of::<u32>()),
         ],
     ),
+    (
+        "carnet_port_key",
+        size_of::<PortKey>(),
+        &[
+            ("slot", std::mem::offset_of!(PortKey, slot), size_of::<u32>()),
+            ("port", std::mem::offset_of!(PortKey, port), size_of::<u32>()),
+        ],
+    ),
 ];
 
 /// How deep in the hierarchy, where the root is 0, an owner's cgroup may be: the kernel program looks at so many of a
@@ -56,23 +79,47 @@ pub const DEEPEST_OWNER: u32 = 11;
 
 impl Engine {
     /// Puts a policy in force, as a whole: it is written to the slot that is not in use, then that slot is named. A
-    /// connect() sees the old policy or the new one. Only where a second policy follows while it is under way may it find
-    /// its own half rewritten, and be refused.
+    /// connect() sees the old policy or the new one, never parts of both, however many policies follow each other.
     pub fn apply(&mut self, image: &Image) -> Result<(), Error> {
         let slot = 1 - self.config.policy_slot;
         check_depth(&image.policy)?;
-        self.clear_slot("carnet_owners", std::mem::offset_of!(OwnerKey, slot), slot)?;
-        self.clear_slot("carnet_listeners", std::mem::offset_of!(ListenerKey, slot), slot)?;
-        for (key, providers) in owners(&image.policy, slot) {
-            self.update("carnet_owners", key.as_bytes(), providers.as_bytes())?;
+        self.wait_for_deciders()?;
+        self.clear_slot("carnet_owners", std::mem::offset_of!(OwnerKey, slot), slot.as_bytes())?;
+        self.clear_slot("carnet_listeners", std::mem::offset_of!(ListenerKey, slot), slot.as_bytes())?;
+        self.clear_slot("carnet_ports", std::mem::offset_of!(PortKey, slot), slot.as_bytes())?;
+        self.clear_slot("carnet_values", std::mem::offset_of!(ValueKey, slot), (slot as u16).as_bytes())?;
+        for (key, provider) in owners(&image.policy, slot) {
+            self.update("carnet_owners", key.as_bytes(), provider.as_bytes())?;
         }
-        for (key, providers) in listeners(&image.policy, slot) {
-            self.update("carnet_listeners", key.as_bytes(), providers.as_bytes())?;
+        for (key, provider) in listeners(&image.policy, slot) {
+            self.update("carnet_listeners", key.as_bytes(), provider.as_bytes())?;
+        }
+        for (key, providers) in ports(&image.policy, slot) {
+            self.update("carnet_ports", key.as_bytes(), providers.as_bytes())?;
         }
         self.replace_contexts(image, slot)?;
+        for (key, class) in &image.values {
+            let key = ValueKey { slot: slot as u16, ..*key };
+            self.update("carnet_values", key.as_bytes(), u32::from(*class).as_bytes())?;
+        }
+        self.write_rules(&image.rules, slot)?;
+        self.write_tables(image, slot)?;
         self.update("carnet_policies", slot.as_bytes(), image.policy.as_bytes())?;
         self.config.policy_slot = slot;
-        self.write_config()
+        self.write_config()?;
+        self.tables.left_at_work();
+        self.free_tables(1 - slot)
+    }
+
+    fn write_rules(&self, rules: &[Rule], slot: u32) -> Result<(), Error> {
+        let first = slot * carnet_abi::MAX_RULES as u32;
+        let keys: Vec<u32> = (first..).take(rules.len()).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let map = self.map("carnet_rules")?;
+        map.update_batch(keys.as_bytes(), rules.as_bytes(), keys.len() as u32, MapFlags::ANY, MapFlags::ANY)
+            .map_err(|error| Error::bpf("cannot write the policy's rules", error))
     }
 
     /// Contexts of the policy before the one in force make room. A flow that was redirected by it and is not asked for
@@ -90,9 +137,10 @@ impl Engine {
         Ok(())
     }
 
-    fn clear_slot(&self, map: &str, slot_at: usize, slot: u32) -> Result<(), Error> {
+    fn clear_slot(&self, map: &str, slot_at: usize, slot: &[u8]) -> Result<(), Error> {
         let map = self.map(map)?;
-        let stale = map.keys().filter(|key| key.get(slot_at..slot_at + 4) == Some(slot.as_bytes())).collect::<Vec<_>>();
+        let is_stale = |key: &Vec<u8>| key.get(slot_at..).is_some_and(|rest| rest.starts_with(slot));
+        let stale = map.keys().filter(is_stale).collect::<Vec<_>>();
         for key in stale {
             map.delete(&key).map_err(|error| Error::bpf("cannot clear the policy slot", error))?;
         }
@@ -115,28 +163,42 @@ fn check_depth(policy: &Policy) -> Result<(), Error> {
     Ok(())
 }
 
-/// Owner -> bitmap of providers.
+fn providers(policy: &Policy) -> impl Iterator<Item = (u32, &carnet_abi::Provider)> {
+    (0..).zip(&policy.provider[..policy.providers as usize])
+}
+
+/// Owner or handle -> provider.
 fn owners(policy: &Policy, slot: u32) -> HashMap<OwnerKey, u32> {
     let mut owners = HashMap::new();
-    for (index, provider) in policy.provider[..policy.providers as usize].iter().enumerate() {
+    for (index, provider) in providers(policy) {
+        owners.insert(OwnerKey { id: provider.handle.into(), kind: OWNER_HANDLE, slot }, index);
         for owner in &provider.owner[..provider.owners as usize] {
-            let id = if owner.kind == OWNER_UID { owner.uid.into() } else { owner.cgroup_id };
-            *owners.entry(OwnerKey { id, kind: owner.kind, slot }).or_default() |= 1 << index;
+            let (id, kind) = match owner.kind {
+                OWNER_UID => (owner.uid.into(), OWNER_UID),
+                _ => (owner.cgroup_id, OWNER_CGROUP),
+            };
+            owners.insert(OwnerKey { id, kind, slot }, index);
         }
     }
     owners
 }
 
-/// Listener's address, and its port alone with a zero address -> bitmap of providers.
+/// Listener's address -> provider.
 fn listeners(policy: &Policy, slot: u32) -> HashMap<ListenerKey, u32> {
-    let mut listeners = HashMap::new();
-    for (index, provider) in policy.provider[..policy.providers as usize].iter().enumerate() {
-        for at in &provider.listener[..provider.listeners as usize] {
-            let port_alone = Address { port: at.port, ..Address::default() };
-            for at in [*at, port_alone] {
-                *listeners.entry(ListenerKey { at, slot }).or_default() |= 1 << index;
-            }
-        }
+    let of = |(index, provider): (u32, &'_ carnet_abi::Provider)| {
+        provider.listener[..provider.listeners as usize]
+            .iter()
+            .map(move |&at| (ListenerKey { at, slot }, index))
+            .collect()
+    };
+    providers(policy).flat_map::<Vec<_>, _>(of).collect()
+}
+
+/// Listeners' ports -> bitmap of providers.
+fn ports(policy: &Policy, slot: u32) -> HashMap<PortKey, [u64; 4]> {
+    let mut ports = HashMap::<PortKey, [u64; 4]>::new();
+    for (ListenerKey { at, .. }, index) in listeners(policy, slot) {
+        ports.entry(PortKey { slot, port: at.port.into() }).or_default()[index as usize / 64] |= 1 << (index % 64);
     }
-    listeners
+    ports
 }

@@ -6,12 +6,13 @@ use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use carnet_abi::{COUNTERS, Config, Key, Question};
+use carnet_abi::{Asked, COUNTERS, Config, Key};
 use libbpf_rs::{
     Iter, Map, MapCore, MapFlags, MapHandle, Object, ObjectBuilder, OpenObject, PrintLevel, ProgramInput, ProgramMut,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::apply::Tables;
 use crate::attach::Attached;
 use crate::cgroup::Cgroup;
 use crate::pin::Folder;
@@ -69,6 +70,7 @@ pub struct Engine {
     pub(crate) config: Config,
     /// Keys of the contexts of each policy slot.
     pub(crate) contexts: [Vec<u32>; 2],
+    pub(crate) tables: Tables,
     /// See [`Engine::knows_other_engines`].
     knows_others: bool,
     /// Where it is pinned, and the lock on that place.
@@ -79,10 +81,13 @@ pub struct Engine {
 const ASK: &str = "carnet_ask";
 const COUNT_SOCKS: &str = "carnet_count_socks";
 
+/// Questions for which [`Engine::ask_many`] has room.
+const MOST_ASKED: u32 = 8192;
 /// Maps whose number of entries is the caller's choice: [`Options`].
-pub(crate) const SIZED_BY_OPTIONS: [&str; 2] = [HANDOVERS, EVENTS];
+pub(crate) const SIZED_BY_OPTIONS: [&str; 3] = [HANDOVERS, EVENTS, ASKED];
 const HANDOVERS: &str = "carnet_handovers";
 const EVENTS: &str = "carnet_events";
+const ASKED: &str = "carnet_asked";
 
 /// The object that build.rs made. Aligned, because libbpf reads its headers in place.
 pub(crate) static OBJECT: &[u8] = {
@@ -102,6 +107,7 @@ impl Engine {
             let entries = match map.name().to_str() {
                 Some(HANDOVERS) => options.handover_entries,
                 Some(EVENTS) => options.event_bytes,
+                Some(ASKED) if options.for_test => MOST_ASKED,
                 _ => continue,
             };
             map.set_max_entries(entries).map_err(|error| Error::bpf("cannot size a BPF map", error))?;
@@ -112,6 +118,7 @@ impl Engine {
         let config = Config {
             engine: options.engine_id.map_or_else(random, Ok)?,
             flow_seed: random()?,
+            flight_seed: random()? as u32,
             governed_cgroup: governed.id(),
             ..Config::default()
         };
@@ -120,6 +127,7 @@ impl Engine {
             links: Vec::new(),
             config,
             contexts: Default::default(),
+            tables: Tables::default(),
             knows_others,
             pins: None,
         };
@@ -230,12 +238,27 @@ impl Engine {
 
     /// Asks the decision by itself, in the kernel. Needs [`Options::for_test`].
     #[doc(hidden)]
-    pub fn ask(&self, question: &Question) -> Result<Question, Error> {
+    pub fn ask(&self, question: &Asked) -> Result<Asked, Error> {
+        let mut asked = [*question];
+        self.ask_many(&mut asked, 1)?;
+        Ok(asked[0])
+    }
+
+    /// Asks these questions so many times over, one after the other, and tells how long that took in all. At most 8,192
+    /// questions. Needs [`Options::for_test`].
+    #[doc(hidden)]
+    pub fn ask_many(&self, asked: &mut [Asked], rounds: u32) -> Result<Duration, Error> {
+        for (index, question) in (0_u32..).zip(&*asked) {
+            self.update("carnet_asked", index.as_bytes(), question.as_bytes())?;
+        }
+        let mut asking = [asked.len() as u64 | u64::from(rounds) << 32, 0];
+        let input = ProgramInput { context_in: Some(asking.as_mut_bytes()), ..ProgramInput::default() };
         let program = program(&self.object, ASK)?;
-        let mut answer = *question;
-        let input = ProgramInput { context_in: Some(answer.as_mut_bytes()), ..ProgramInput::default() };
         program.test_run(input).map_err(|error| Error::bpf("cannot run the decision", error))?;
-        Ok(answer)
+        for (index, question) in (0_u32..).zip(asked) {
+            *question = self.lookup("carnet_asked", index.as_bytes())?.unwrap_or_default();
+        }
+        Ok(Duration::from_nanos(asking[1]))
     }
 
     /// Duplicates of the maps' descriptors, for tests that look into them.

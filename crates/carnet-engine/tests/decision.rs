@@ -12,7 +12,7 @@ use std::time::Duration;
 use carnet_abi as abi;
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Engine, Options};
-use carnet_policy::{Action, FilterRef, Match, Policy, Question, decide, testing};
+use carnet_policy::{Action, FilterRef, Image, Match, Policy, Question, decide, testing};
 use libbpf_rs::{MapCore, MapFlags};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ use zerocopy::FromBytes;
 #[test]
 fn the_kernel_decides_as_the_model_does() {
     let engine = RefCell::new(load());
-    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 96, failure_persistence: None, ..Config::default() });
     let answers = RefCell::new(BTreeSet::new());
     let result = runner.run(&(asked(), asked()), |cases| {
         let mut engine = engine.borrow_mut();
@@ -33,13 +33,7 @@ fn the_kernel_decides_as_the_model_does() {
         prop_assert_ne!(first, second);
         for (case, slot) in [(&cases.0, first), (&cases.1, second)] {
             let image = case.policy.compile(1).expect("a valid policy");
-            for question in &case.questions {
-                let question_in_slot = image.question(question, slot);
-                let decision = decide(&case.policy, question);
-                let kernel = engine.ask(&question_in_slot).expect("the kernel answers");
-                prop_assert_eq!(kernel, image.answer(question_in_slot, &decision), "{:?}: {:?}", question, decision);
-                answers.borrow_mut().insert((kernel.verdict, kernel.reason));
-            }
+            check(&engine, case, &image, slot, &answers)?;
         }
         Ok(())
     });
@@ -51,21 +45,27 @@ fn the_kernel_decides_as_the_model_does() {
 }
 
 #[test]
+fn the_kernel_decides_by_4096_filters_of_255_providers_as_the_model_does() {
+    let mut engine = load();
+    let mut runner = TestRunner::default();
+    for _ in 0..3 {
+        let policy = testing::largest_policy().new_tree(&mut runner).expect("a policy").current();
+        let questions = vec(testing::question(&policy), 1000).new_tree(&mut runner).expect("questions").current();
+        let slot = put_in_force(&mut engine, &policy);
+        let image = policy.compile(1).expect("a valid policy");
+        assert_eq!((image.providers.len(), image.rules.len()), (abi::MAX_PROVIDERS, abi::MAX_RULES));
+        check(&engine, &Asked { policy, questions }, &image, slot, &RefCell::default()).expect("the same answers");
+    }
+}
+
+#[test]
 fn the_largest_policy_is_read_to_its_end() {
     let mut engine = load();
     let mut runner = TestRunner::deterministic();
-    let full = loop {
-        let tree = testing::policy().new_tree(&mut runner).expect("a policy");
-        let policy = tree.current();
-        let filters: usize = policy.providers.iter().map(|provider| provider.filters.len()).sum();
-        if filters + policy.filters.len() == abi::MAX_RULES {
-            break policy;
-        }
-    };
     // Nothing matches but the very last filter.
-    let mut policy = full;
+    let mut policy = testing::largest_policy().new_tree(&mut runner).expect("a policy").current();
     let remote = "192.0.2.77:7777".parse().expect("an address");
-    let nowhere = Match { remote: Some(IpAddr::from([192, 0, 2, 1]).into()), ports: 9..=9 };
+    let nowhere = Match::default().to(IpAddr::from([192, 0, 2, 1])).on_ports(9..=9);
     policy.filters.iter_mut().for_each(|filter| filter.matches = nowhere.clone());
     for filter in policy.providers.iter_mut().flat_map(|provider| &mut provider.filters) {
         filter.matches = nowhere.clone();
@@ -74,14 +74,34 @@ fn the_largest_policy_is_read_to_its_end() {
     let Some(FilterRef::Provider { provider, filter }) = image.filters.last().copied() else {
         panic!("the last filter is a provider's");
     };
-    policy.providers[provider].filters[filter].matches = Match::ALL;
+    policy.providers[provider].filters[filter].matches = Match::default();
     policy.providers[provider].filters[filter].action = Action::Block;
 
     let slot = put_in_force(&mut engine, &policy);
-    let question = image.question(&Question { remote, record: None, dialer: None, listener: None, dead: 0 }, slot);
-    let answer = engine.ask(&question).expect("the kernel answers");
-    assert_eq!((answer.verdict, answer.reason), (abi::VERDICT_REFUSE, abi::REASON_BLOCKED));
+    let question = image.question(&Question::to(remote), slot);
+    let answer = engine.ask(&question).expect("the kernel answers").question;
+    assert_eq!((answer.verdict.into(), answer.reason.into()), (abi::VERDICT_REFUSE, abi::REASON_BLOCKED));
     assert_eq!(answer.rule as usize, abi::MAX_RULES - 1);
+}
+
+/// Compares all answers to a case, and notes them.
+fn check(
+    engine: &Engine,
+    case: &Asked,
+    image: &Image,
+    slot: u32,
+    answers: &RefCell<BTreeSet<(u32, u32)>>,
+) -> Result<(), TestCaseError> {
+    let asked: Vec<_> = case.questions.iter().map(|question| image.question(question, slot)).collect();
+    let mut answered = asked.clone();
+    engine.ask_many(&mut answered, 1).expect("the kernel answers");
+    for ((question, asked), kernel) in case.questions.iter().zip(asked).zip(answered) {
+        let decision = decide(&case.policy, question);
+        let expected = image.answer(asked, &decision).question;
+        prop_assert_eq!(kernel.question, expected, "{:?}: {:?}", question, decision);
+        answers.borrow_mut().insert((kernel.question.verdict.into(), kernel.question.reason.into()));
+    }
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -91,8 +111,8 @@ struct Asked {
 }
 
 fn asked() -> impl Strategy<Value = Asked> {
-    testing::policy().prop_flat_map(|policy| {
-        let questions = vec(testing::question(&policy), 1..24);
+    testing::small_policy().prop_flat_map(|policy| {
+        let questions = vec(testing::question(&policy), 32..96);
         (Just(policy), questions).prop_map(|(policy, questions)| Asked { policy, questions })
     })
 }

@@ -161,7 +161,7 @@ fn with_contexts(count: u8) -> Policy {
     let filter = |context| Filter {
         name: "some".into(),
         weight: 1,
-        matches: Match::ALL,
+        matches: Match::default(),
         action: Action::Redirect { context: vec![context] },
     };
     let provider = Provider {

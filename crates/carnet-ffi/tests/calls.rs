@@ -94,7 +94,7 @@ fn a_null_is_an_error_and_no_crash() {
         let (size, told) = (&raw mut size, &raw mut error);
         bad(carnet_records_query(0, null_mut(), size, told), &mut *told);
         bad(carnet_records_query(0, null_mut(), null_mut(), told), &mut *told);
-        bad(carnet_records_set(0, null(), 440, told), &mut *told);
+        bad(carnet_records_set(0, null(), 528, told), &mut *told);
         bad(carnet_context_query(0, null_mut(), size, told), &mut *told);
         bad(carnet_context_query(0, null_mut(), null_mut(), told), &mut *told);
         bad(carnet_state_query(0, null_mut(), told), &mut *told);
@@ -258,7 +258,7 @@ fn text(text: *const c_char) -> String {
 
 /// Bytes whose size could be that of records.
 fn records() -> Vec<u8> {
-    let mut records = vec![0; 440];
+    let mut records = vec![0; 528];
     records[..2].copy_from_slice(&ABI_VERSION.to_ne_bytes());
     records[2..4].copy_from_slice(&440u16.to_ne_bytes());
     records

@@ -1,13 +1,29 @@
-//! The model flattened for the kernel program: providers by rank, filters in the order of the decision.
+//! The model flattened for the kernel program: providers by rank, filters in the order of the decision, and trees that
+//! find the filters of a connection.
+//!
+//! `layout` goes through the dimensions of a connection. For each, `conditions` gathers what the filters ask, `ranges`
+//! cuts the dimension where an answer changes, `classes` numbers the sets of filters, and `tree` makes it searchable.
+
+mod bytes;
+mod classes;
+mod conditions;
+mod layout;
+mod progress;
+mod question;
+mod ranges;
+mod tree;
 
 use std::cmp::Reverse;
-use std::net::IpAddr;
 
 use carnet_abi as abi;
 
+pub use self::bytes::Bytes;
+pub use self::progress::Progress;
+
+use self::layout::{Layout, Rule};
+use crate::matching::Effect;
 use crate::{
-    Action, Decision, Error, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider, Question,
-    Reach, Service, SockName,
+    Action, Error, FilterRef, HostAction, OnDead, Owner, Policy, Protocol, Provider, Reach, Service, SockName,
 };
 
 /// A policy as the kernel program evaluates it, and the way back to the model.
@@ -17,53 +33,121 @@ use crate::{
 /// before it is in force, and those of the old one removed after, with flows being decided meanwhile.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// What the kernel program reads.
+    /// The head, from which the kernel program finds all else.
     pub policy: Box<abi::Policy>,
+    /// In the order of the decision.
+    pub rules: Vec<abi::Rule>,
+    /// Sets of rules. At least the two that are always there.
+    pub classes: Vec<abi::Class>,
+    /// Of all trees of 32-bit ranges.
+    pub nodes32: Vec<abi::Node32>,
+    /// Of all trees of 128-bit ranges.
+    pub nodes128: Vec<abi::Node128>,
+    /// Executables, cgroups and network namespaces that conditions name, and their classes; the slot is 0.
+    pub values: Vec<(abi::ValueKey, u16)>,
     /// Keys, never 0, and values of the context map.
     pub contexts: Vec<(u32, abi::Context)>,
     /// For each provider of `policy`, its position in [`Policy::providers`].
     pub providers: Vec<usize>,
-    /// For each rule of `policy`, its filter; the filter with id `n` is at `n - 1`.
+    /// For each rule, its filter; the filter with id `n` is at `n - 1`.
     pub filters: Vec<FilterRef>,
+}
+
+/// A filter of the host or of a provider.
+struct Flat<'p> {
+    filter: FilterRef,
+    /// Index by rank; [`abi::NONE`]: the host's.
+    provider: u32,
+    rule: Rule<'p>,
+    context: &'p [u8],
 }
 
 impl Policy {
     /// Checks the policy and flattens it. Generations are counted up by the engine; see [`Image`] for what depends on
     /// them.
     pub fn compile(&self, generation: u64) -> Result<Image, Error> {
+        self.compile_with(generation, &mut |_| {})
+    }
+
+    /// As [`Policy::compile`], with a report every few milliseconds.
+    pub fn compile_with(&self, generation: u64, progress: &mut dyn FnMut(Progress)) -> Result<Image, Error> {
         self.validate()?;
 
+        let providers = by_key(&self.providers, |provider| provider.rank);
+        let flat = self.flatten(&providers);
+        let (filters, rules): (Vec<FilterRef>, Vec<Rule<'_>>) =
+            flat.iter().map(|flat| (flat.filter, Rule { ..flat.rule })).unzip();
+        let policy = Box::new(self.head(generation, &providers, &flat));
+        let layout = Layout::new(policy, &rules, &providers, progress).map_err(|mistake| Error::new(vec![mistake]))?;
+
         let mut image = Image {
-            policy: Box::new(abi::Policy {
-                generation,
-                default_action: host_action(self.default),
-                flags: flags(&[(self.block_quic, abi::POLICY_BLOCK_QUIC), (self.strict, abi::POLICY_STRICT)]),
-                ..Default::default()
-            }),
+            policy: layout.policy,
+            rules: Vec::with_capacity(flat.len()),
+            classes: layout.classes.into_vec(),
+            nodes32: layout.nodes32,
+            nodes128: layout.nodes128,
+            values: layout.values,
             contexts: Vec::new(),
-            providers: by_key(&self.providers, |provider| provider.rank),
-            filters: Vec::new(),
+            providers,
+            filters,
         };
-        for filter in by_key(&self.filters, |filter| Reverse(filter.weight)) {
-            let HostFilter { matches, action, .. } = &self.filters[filter];
-            image.push_rule(FilterRef::Host(filter), matches, abi::NONE, host_action(*action), &[]);
+        for (flat, id) in flat.iter().zip(1..) {
+            let context = image.push_context(id, flat.context);
+            let action = action(flat.rule.effect);
+            image.rules.push(abi::Rule { provider: flat.provider, action, filter: id, context });
         }
-        for (index, provider) in image.providers.clone().into_iter().enumerate() {
-            let model = &self.providers[provider];
-            image.policy.provider[index] = compile_provider(model);
-            for filter in by_key(&model.filters, |filter| Reverse(filter.weight)) {
-                let (action, context) = match &model.filters[filter].action {
-                    Action::Redirect { context } => (abi::ACTION_REDIRECT, &context[..]),
-                    Action::Skip => (abi::ACTION_SKIP, &[][..]),
-                    Action::Block => (abi::ACTION_BLOCK, &[][..]),
+        Ok(image)
+    }
+
+    /// All filters in the order of the decision.
+    fn flatten(&self, order: &[usize]) -> Vec<Flat<'_>> {
+        let mut flat = Vec::new();
+        for filter in by_key(&self.filters, |filter| Reverse(filter.weight)) {
+            let model = &self.filters[filter];
+            let rule = Rule { matches: &model.matches, effect: model.action.into() };
+            flat.push(Flat { filter: FilterRef::Host(filter), provider: abi::NONE, rule, context: &[] });
+        }
+        for (&provider, index) in order.iter().zip(0..) {
+            let filters = &self.providers[provider].filters;
+            for filter in by_key(filters, |filter| Reverse(filter.weight)) {
+                let model = &filters[filter];
+                let rule = Rule { matches: &model.matches, effect: (&model.action).into() };
+                let context = match &model.action {
+                    Action::Redirect { context } => &context[..],
+                    Action::Skip | Action::Block => &[],
                 };
-                let matches = &model.filters[filter].matches;
-                image.push_rule(FilterRef::Provider { provider, filter }, matches, index as u32, action, context);
+                flat.push(Flat { filter: FilterRef::Provider { provider, filter }, provider: index, rule, context });
             }
         }
-        image.policy.providers = image.providers.len() as u32;
-        image.policy.rules = image.filters.len() as u32;
-        Ok(image)
+        flat
+    }
+
+    /// All of the head that does not depend on trees and classes.
+    fn head(&self, generation: u64, order: &[usize], flat: &[Flat<'_>]) -> abi::Policy {
+        let blocks_udp =
+            |flat: &Flat<'_>| flat.rule.effect.blocks() && flat.rule.matches.protocol != Some(Protocol::Tcp);
+        let judges_udp = self.default == HostAction::Block || flat.iter().any(blocks_udp);
+        let mut head = abi::Policy {
+            generation,
+            default_action: action(self.default.into()),
+            providers: order.len() as u32,
+            rules: flat.len() as u32,
+            host_rules: self.filters.len() as u32,
+            flags: flags(&[
+                (self.block_quic, abi::POLICY_BLOCK_QUIC),
+                (self.strict, abi::POLICY_STRICT),
+                (judges_udp, abi::POLICY_JUDGES_UDP),
+            ]),
+            ..Default::default()
+        };
+        let mut next_rule = head.host_rules;
+        for (slot, &provider) in head.provider.iter_mut().zip(order) {
+            let provider = &self.providers[provider];
+            let end_rule = next_rule + provider.filters.len() as u32;
+            *slot = abi::Provider { first_rule: next_rule, end_rule, ..compile_provider(provider) };
+            next_rule = end_rule;
+        }
+        head
     }
 }
 
@@ -74,57 +158,6 @@ impl Image {
     /// The filter with this id, or `None` where the image has none (0 is "no filter" in hops and events).
     pub fn filter(&self, id: u32) -> Option<FilterRef> {
         self.filters.get(usize::try_from(id).ok()?.checked_sub(1)?).copied()
-    }
-
-    /// The question as the kernel program is asked it, with no answer yet.
-    pub fn question(&self, question: &Question, slot: u32) -> abi::Question {
-        let dead = (0..self.providers.len()).filter(|&index| question.dead >> self.providers[index] & 1 == 1);
-        abi::Question {
-            remote: question.remote.into(),
-            slot,
-            floor: question.record.map_or(-1, |record| i32::from(record.floor)),
-            dialer: self.provider_index(question.dialer),
-            listener: self.provider_index(question.listener),
-            has_record: question.record.is_some().into(),
-            depth: question.record.map_or(0, |record| record.depth),
-            dead: dead.fold(0, |bits, index| bits | 1 << index),
-            verdict: 0,
-            reason: 0,
-            provider: abi::NONE,
-            rule: abi::NONE,
-            pad: 0,
-        }
-    }
-
-    /// `question` with `decision` filled in as the kernel program would answer it.
-    pub fn answer(&self, question: abi::Question, decision: &Decision) -> abi::Question {
-        abi::Question {
-            verdict: decision.verdict as u32,
-            reason: decision.reason as u32,
-            provider: self.provider_index(decision.provider),
-            rule: index_in(&self.filters, decision.filter),
-            ..question
-        }
-    }
-
-    fn provider_index(&self, position: Option<usize>) -> u32 {
-        index_in(&self.providers, position)
-    }
-
-    fn push_rule(&mut self, filter: FilterRef, matches: &Match, provider: u32, action: u32, context: &[u8]) {
-        let (prefix, prefix_len) = mapped_prefix(matches);
-        self.filters.push(filter);
-        let id = self.filters.len() as u32;
-        self.policy.rule[self.filters.len() - 1] = abi::Rule {
-            prefix,
-            prefix_len,
-            port_min: *matches.ports.start(),
-            port_max: *matches.ports.end(),
-            provider,
-            action,
-            filter: id,
-            context: self.push_context(id, context),
-        };
     }
 
     /// Returns the key, or 0 for "none".
@@ -176,38 +209,22 @@ fn flags(conditions: &[(bool, u32)]) -> u32 {
     conditions.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag)
 }
 
-/// The prefix in the v4-mapped form, bits after its length cleared.
-fn mapped_prefix(matches: &Match) -> ([u8; 16], u32) {
-    let Some(prefix) = matches.remote else { return ([0; 16], 0) };
-    let (mut octets, length) = match prefix.address {
-        IpAddr::V4(v4) => (v4.to_ipv6_mapped().octets(), usize::from(prefix.length) + 96),
-        IpAddr::V6(v6) => (v6.octets(), usize::from(prefix.length)),
-    };
-    for (index, octet) in octets.iter_mut().enumerate() {
-        let bits = length.saturating_sub(index * 8).min(8);
-        *octet &= !(0xff_u32 >> bits) as u8;
-    }
-    (octets, length as u32)
-}
-
-fn host_action(action: HostAction) -> u32 {
-    match action {
-        HostAction::Permit => abi::ACTION_PERMIT,
-        HostAction::Block => abi::ACTION_BLOCK,
+fn action(effect: Effect) -> u32 {
+    match effect {
+        Effect::Permit => abi::ACTION_PERMIT,
+        Effect::Refuse | Effect::Block => abi::ACTION_BLOCK,
+        Effect::Redirect => abi::ACTION_REDIRECT,
+        Effect::Skip => abi::ACTION_SKIP,
     }
 }
 
 /// Positions of `items` by rising key, equal ones in the order given.
-fn by_key<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<usize> {
+pub(crate) fn by_key<T, K: Ord>(items: &[T], key: impl Fn(&T) -> K) -> Vec<usize> {
     let mut positions: Vec<usize> = (0..items.len()).collect();
     positions.sort_by_key(|&position| key(&items[position]));
     positions
 }
 
-fn index_in<T: PartialEq>(items: &[T], item: Option<T>) -> u32 {
-    item.and_then(|item| items.iter().position(|other| *other == item)).map_or(abi::NONE, |index| index as u32)
-}
-
 /// Filter ids are 1..=[`abi::MAX_RULES`].
-const FILTER_BITS: u32 = 9;
+const FILTER_BITS: u32 = 13;
 const _: () = assert!(abi::MAX_RULES < 1 << FILTER_BITS);

@@ -7,21 +7,26 @@ use std::net::SocketAddr;
 
 use carnet_abi::MAX_HOPS;
 
-use crate::{Action, FilterRef, HostAction, Match, OnDead, Policy, Provider};
+use crate::matching::Effect;
+use crate::{Action, FilterRef, HostAction, Identity, Match, OnDead, Policy, Protocol, Provider, Providers, Who};
 
 /// One connection, as the decision sees it. Providers are named by their position in [`Policy::providers`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Question {
     /// Where the connection goes.
     pub remote: SocketAddr,
+    /// What of IP it is.
+    pub protocol: Protocol,
+    /// Who makes it.
+    pub who: Who,
     /// The record it carries or inherits; `None` for an application's own.
     pub record: Option<Carried>,
     /// The provider whose owner makes the connection.
     pub dialer: Option<usize>,
     /// The provider whose listener `remote` is.
     pub listener: Option<usize>,
-    /// Bit i: provider i has nobody of its own listening.
-    pub dead: u32,
+    /// Those who have nobody of their own listening.
+    pub dead: Providers,
 }
 
 /// What the decision needs of a record.
@@ -89,11 +94,13 @@ pub enum Reason {
 ///   rank is above the floor. Never by its own owner.
 /// - The host's filters; then each provider above the floor by rising rank; then the default. Of one set of filters the
 ///   heaviest match decides, the first given among equals.
+/// - A filter matches where all its conditions hold, those on who connects for the application that the connection is
+///   for, at every hop. [`Who`] says what holds where that is not certain.
 /// - A direct provider is terminal where it forgets: no provider gets its connections without a record.
 ///
 /// Every redirect goes to a rank above [`Question::floor`], and that is at least the dialer's rank. This is the list
-/// model of WFP's redirect states (under one policy a provider that is in the chain never gets the flow again, R60 and R62) made to hold
-/// for services that drop the record as well (R61).
+/// model of WFP's redirect states (under one policy a provider that is in the chain never gets the
+/// flow again, R60 and R62) made to hold for services that drop the record as well (R61).
 pub fn decide(policy: &Policy, question: &Question) -> Decision {
     if let Some((at, listener)) = provider_at(policy, question.listener) {
         return decide_dialled(policy, question, at, listener);
@@ -110,7 +117,7 @@ pub fn decide(policy: &Policy, question: &Question) -> Decision {
 
     let mut floor = question.floor(policy);
     while let Some((at, provider)) = lowest_above(policy, floor) {
-        if let Some(decision) = decide_provider(question, at, provider) {
+        if let Some(decision) = decide_provider(policy, question, at, provider) {
             return decision;
         }
         floor = Some(provider.rank);
@@ -119,6 +126,19 @@ pub fn decide(policy: &Policy, question: &Question) -> Decision {
 }
 
 impl Question {
+    /// An application's TCP connection, by nobody in particular, with all providers alive.
+    pub fn to(remote: SocketAddr) -> Self {
+        Self {
+            remote,
+            protocol: Protocol::Tcp,
+            who: Who::Known(Identity::default()),
+            record: None,
+            dialer: None,
+            listener: None,
+            dead: Providers::NONE,
+        }
+    }
+
     /// Only providers of a higher rank may get the connection. The highest of the ranks the flow has had and the
     /// dialer's own; `None` for an application, below every rank.
     pub fn floor(&self, policy: &Policy) -> Option<u16> {
@@ -127,7 +147,7 @@ impl Question {
         dialer.max(record)
     }
 
-    fn depth(&self) -> u32 {
+    pub(crate) fn depth(&self) -> u32 {
         self.record.map_or(0, |record| record.depth)
     }
 }
@@ -175,8 +195,8 @@ fn decide_dialled(policy: &Policy, question: &Question, at: usize, listener: &Pr
 }
 
 fn decide_host(policy: &Policy, question: &Question) -> Option<Decision> {
-    let filters = policy.filters.iter().map(|filter| (filter.weight, &filter.matches));
-    let index = heaviest(filters, question.remote)?;
+    let filters = policy.filters.iter().map(|filter| (filter.weight, &filter.matches, filter.action.into()));
+    let index = heaviest(filters, policy, question)?;
     let decision = match policy.filters[index].action {
         HostAction::Permit => Decision::new(Verdict::Pass, Reason::Rule),
         HostAction::Block => Decision::new(Verdict::Refuse, Reason::Blocked),
@@ -193,13 +213,13 @@ fn decide_default(policy: &Policy, reason: Reason) -> Decision {
 }
 
 /// `None`: the provider is passed over.
-fn decide_provider(question: &Question, at: usize, provider: &Provider) -> Option<Decision> {
-    let filters = provider.filters.iter().map(|filter| (filter.weight, &filter.matches));
-    let index = heaviest(filters, question.remote)?;
+fn decide_provider(policy: &Policy, question: &Question, at: usize, provider: &Provider) -> Option<Decision> {
+    let filters = provider.filters.iter().map(|filter| (filter.weight, &filter.matches, (&filter.action).into()));
+    let index = heaviest(filters, policy, question)?;
     let decision = match provider.filters[index].action {
         Action::Skip => return None,
         Action::Block => Decision::new(Verdict::Refuse, Reason::Blocked),
-        Action::Redirect { .. } if is_dead(question, at) => match provider.on_dead {
+        Action::Redirect { .. } if question.dead.contains(at) => match provider.on_dead {
             OnDead::Open => return None,
             OnDead::Closed => Decision::new(Verdict::Refuse, Reason::Dead),
         },
@@ -211,24 +231,27 @@ fn decide_provider(question: &Question, at: usize, provider: &Provider) -> Optio
     Some(decision.on(at).by(FilterRef::Provider { provider: at, filter: index }))
 }
 
-fn provider_at(policy: &Policy, at: Option<usize>) -> Option<(usize, &Provider)> {
+pub(crate) fn provider_at(policy: &Policy, at: Option<usize>) -> Option<(usize, &Provider)> {
     let at = at?;
     Some((at, policy.providers.get(at)?))
 }
 
 /// The next provider in rank order.
-fn lowest_above(policy: &Policy, floor: Option<u16>) -> Option<(usize, &Provider)> {
+pub(crate) fn lowest_above(policy: &Policy, floor: Option<u16>) -> Option<(usize, &Provider)> {
     let above = policy.providers.iter().enumerate().filter(|(_, provider)| Some(provider.rank) > floor);
     above.min_by_key(|(_, provider)| provider.rank)
 }
 
 /// Index of the heaviest filter that matches, the first given among equals.
-fn heaviest<'p>(filters: impl Iterator<Item = (u32, &'p Match)>, remote: SocketAddr) -> Option<usize> {
-    let matching = filters.enumerate().filter(|(_, (_, matches))| matches.covers(remote));
+fn heaviest<'p>(
+    filters: impl Iterator<Item = (u32, &'p Match, Effect)>,
+    policy: &Policy,
+    question: &Question,
+) -> Option<usize> {
+    let is_match = |&(_, (_, matches, effect)): &(usize, (u32, &Match, Effect))| {
+        matches.mismatch(effect, policy, question).is_none()
+    };
+    let matching = filters.enumerate().filter(is_match);
     // Not `max_by_key`, which takes the last among equals.
-    matching.min_by_key(|&(_, (weight, _))| std::cmp::Reverse(weight)).map(|(index, _)| index)
-}
-
-fn is_dead(question: &Question, at: usize) -> bool {
-    u32::try_from(at).ok().and_then(|at| question.dead.checked_shr(at)).is_some_and(|bits| bits & 1 == 1)
+    matching.min_by_key(|&(_, (weight, ..))| std::cmp::Reverse(weight)).map(|(index, _)| index)
 }

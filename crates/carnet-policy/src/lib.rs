@@ -12,18 +12,25 @@
 
 mod compile;
 mod decide;
+mod explain;
+pub mod file;
+mod matching;
 mod mistake;
 mod policy;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod validate;
+mod who;
 
-pub use compile::Image;
+pub use compile::{Bytes, Image, Progress};
 pub use decide::{Carried, Decision, Question, Reason, Verdict, decide};
+pub use explain::{Assumed, Explanation, Fate, Hop, Stop, explain, walk};
+pub use matching::{Mismatch, Part};
 pub use mistake::{Error, FilterName, Mistake};
 pub use policy::{
-    Action, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix, Provider, Reach, Service,
-    SockName,
+    Action, Condition, Executable, Filter, FilterRef, HostAction, HostFilter, Line, Match, OnDead, Owner, Policy,
+    Prefix, Protocol, Provider, Reach, Service, SockName,
 };
 pub use state::state;
+pub use who::{Identity, Providers, Who};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-use carnet_abi::{CONTEXT_MAX, MAX_LISTENERS, MAX_OWNERS, MAX_PROVIDERS, MAX_RULES};
+use carnet_abi::{CONTEXT_MAX, MAX_CLASSES, MAX_LISTENERS, MAX_OWNERS, MAX_PROVIDERS, MAX_RULES, MAX_VALUES};
 
 use crate::{Owner, Prefix};
 
@@ -171,6 +171,82 @@ pub enum Mistake {
         filter: FilterName,
         /// As given.
         ports: RangeInclusive<u16>,
+    },
+    /// A range of uids that begins after its end.
+    #[error("{filter}: uids {}-{} are none, give the lower one first", uids.start(), uids.end())]
+    NoUids {
+        /// Which filter.
+        filter: FilterName,
+        /// As given.
+        uids: RangeInclusive<u32>,
+    },
+    /// A range of gids that begins after its end.
+    #[error("{filter}: gids {}-{} are none, give the lower one first", gids.start(), gids.end())]
+    NoGids {
+        /// Which filter.
+        filter: FilterName,
+        /// As given.
+        gids: RangeInclusive<u32>,
+    },
+    /// A cgroup without one of those above it.
+    #[error("{filter}: the way to cgroup {id} has a gap: name every cgroup above it, the highest first")]
+    BrokenLine {
+        /// Which filter.
+        filter: FilterName,
+        /// Of the cgroup.
+        id: u64,
+    },
+    /// One cgroup in two places.
+    #[error("{filter}: cgroup {id} is elsewhere than another filter says: look it up again")]
+    MovedCgroup {
+        /// Which filter.
+        filter: FilterName,
+        /// Of the cgroup.
+        id: u64,
+    },
+    /// A provider that is not in the policy.
+    #[error("{filter}: there is no provider number {provider} that it could be via: remove it")]
+    UnknownVia {
+        /// Which filter.
+        filter: FilterName,
+        /// Position in the policy, from 0.
+        provider: usize,
+    },
+    /// A flow goes to ever higher ranks, so a provider never has a connection of a later one, or of its own.
+    #[error(
+        "{filter}: it never gets a connection of {via:?}, which does not come before it:          remove that, or give {via:?} a lower rank"
+    )]
+    LateVia {
+        /// Which filter.
+        filter: FilterName,
+        /// Name of the provider.
+        via: String,
+    },
+    /// A provider's filter that redirects or skips UDP alone.
+    #[error("{filter}: no provider gets UDP, so it has no effect: block UDP, or leave the protocol out")]
+    NoUdp {
+        /// Which filter.
+        filter: FilterName,
+    },
+    /// More than [`MAX_CLASSES`].
+    #[error(
+        "the filters' conditions overlap in more than {} ways: use fewer and larger sets of prefixes, shared by filters",
+        MAX_CLASSES - 2
+    )]
+    TooManyClasses,
+    /// More than [`MAX_VALUES`].
+    #[error(
+        "the filters name {count} executables, cgroups and network namespaces, at most {MAX_VALUES} fit: remove some"
+    )]
+    TooManyValues {
+        /// How many.
+        count: usize,
+    },
+    /// More than the trees of an image can hold.
+    #[error("the filters' addresses make {count} ranges, more than fit: remove some prefixes, or use shorter ones")]
+    TooManyRanges {
+        /// How many.
+        count: usize,
     },
 }
 

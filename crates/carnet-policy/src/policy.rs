@@ -3,6 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use carnet_abi::LINE;
 
 /// A whole policy. Put in force as one, never entry by entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -145,14 +148,61 @@ pub struct HostFilter {
     pub action: HostAction,
 }
 
-/// Conditions on a connection; all must hold.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+/// Conditions on a connection; all must hold. The default holds for every connection.
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Match {
-    /// Destination address; `None`: any.
-    pub remote: Option<Prefix>,
+    /// `None`: any.
+    pub protocol: Option<Protocol>,
+    /// Destination address.
+    pub remote: Condition<Prefix>,
     /// Destination port.
-    pub ports: RangeInclusive<u16>,
+    pub ports: Condition<RangeInclusive<u16>>,
+    /// Real uid of the origin.
+    pub uids: Condition<RangeInclusive<u32>>,
+    /// Real gid of the origin.
+    pub gids: Condition<RangeInclusive<u32>>,
+    /// The origin's running executable.
+    pub exes: Condition<Executable>,
+    /// The origin's cgroup or one above it.
+    pub cgroups: Condition<Line>,
+    /// Cookie of the network namespace of the origin's socket.
+    pub netns: Condition<u64>,
+    /// Position in [`Policy::providers`] of the provider whose owner makes this hop's connection.
+    pub via: Condition<usize>,
 }
+
+/// What a value may be. Lists are shared, since a named set may be long and many filters' condition.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Condition<T> {
+    /// In one of these lists; `None`: any value; no lists at all, or empty ones: none.
+    pub only: Option<Vec<Arc<[T]>>>,
+    /// And in none of these.
+    pub except: Vec<Arc<[T]>>,
+}
+
+/// What of IP a filter is for.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[repr(u16)]
+pub enum Protocol {
+    /// The number is `IPPROTO_TCP`.
+    Tcp = 6,
+    /// `IPPROTO_UDP`. Never redirected: only what lets through and what blocks is carried out.
+    Udp = 17,
+}
+
+/// An executable file, as the kernel knows the one that a process runs.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Executable {
+    /// Device of its file system in the kernel's encoding, `major << 20 | minor`. Not always what `stat()` tells.
+    pub dev: u32,
+    /// Inode.
+    pub ino: u64,
+}
+
+/// A cgroup by its way from the root: the ids of those above it, the highest first (level 1, since all are below the
+/// root), and its own; zeros after it. All zero is the root. Levels below the last one here cannot be told apart.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Line(pub [u64; LINE]);
 
 /// What a provider's filter does.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -222,12 +272,67 @@ impl Policy {
 }
 
 impl Match {
-    /// Matches every connection.
-    pub const ALL: Self = Self { remote: None, ports: 0..=u16::MAX };
+    /// Matches connections to this prefix, as this one does otherwise.
+    pub fn to(self, remote: impl Into<Prefix>) -> Self {
+        Self { remote: Condition::only([remote.into()]), ..self }
+    }
 
-    /// Whether a connection to `remote` matches.
-    pub fn covers(&self, remote: SocketAddr) -> bool {
-        self.ports.contains(&remote.port()) && self.remote.is_none_or(|prefix| prefix.covers(remote.ip()))
+    /// Matches connections to these ports, as this one does otherwise.
+    pub fn on_ports(self, ports: RangeInclusive<u16>) -> Self {
+        Self { ports: Condition::only([ports]), ..self }
+    }
+
+    /// Whether anything is asked of who connects.
+    pub fn asks_who(&self) -> bool {
+        !(self.uids.is_any()
+            && self.gids.is_any()
+            && self.exes.is_any()
+            && self.cgroups.is_any()
+            && self.netns.is_any())
+    }
+}
+
+impl<T> Condition<T> {
+    /// Any value.
+    pub const ANY: Self = Self { only: None, except: Vec::new() };
+
+    /// One of these.
+    pub fn only(values: impl Into<Arc<[T]>>) -> Self {
+        Self { only: Some(vec![values.into()]), except: Vec::new() }
+    }
+
+    /// None of these.
+    pub fn except(values: impl Into<Arc<[T]>>) -> Self {
+        Self { only: None, except: vec![values.into()] }
+    }
+
+    /// Whether it holds for every value.
+    pub fn is_any(&self) -> bool {
+        self.only.is_none() && self.except.iter().all(|list| list.is_empty())
+    }
+
+    /// Whether it holds for the value of which `is` tells what it is.
+    pub fn holds(&self, is: impl Fn(&T) -> bool) -> bool {
+        let among = |lists: &[Arc<[T]>]| lists.iter().any(|list| list.iter().any(&is));
+        self.only.as_deref().is_none_or(among) && !among(&self.except)
+    }
+}
+
+impl<T> Default for Condition<T> {
+    fn default() -> Self {
+        Self::ANY
+    }
+}
+
+impl Line {
+    /// Whether `cgroup` is this one or above it. The root is above all.
+    pub fn is_below(&self, cgroup: &Line) -> bool {
+        cgroup.0.iter().zip(&self.0).all(|(above, own)| *above == 0 || above == own)
+    }
+
+    /// Its own id; `None` for the root.
+    pub fn id(&self) -> Option<u64> {
+        self.0.iter().copied().take_while(|&id| id != 0).last()
     }
 }
 

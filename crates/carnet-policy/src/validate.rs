@@ -1,15 +1,18 @@
 //! Finds every mistake in a policy at once, so that its author corrects it in one go.
 
+mod filters;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
-use carnet_abi::{CONTEXT_MAX, MAX_LISTENERS, MAX_OWNERS, MAX_PROVIDERS, MAX_RULES};
+use carnet_abi::{MAX_LISTENERS, MAX_OWNERS, MAX_PROVIDERS, MAX_RULES};
 
-use crate::{Action, Error, FilterName, Match, Mistake, Owner, Policy, Provider};
+use crate::{Error, Mistake, Owner, Policy, Provider};
 
 impl Policy {
-    /// Whether [`Policy::compile`] would accept the policy; else all its mistakes.
+    /// Whether [`Policy::compile`] would accept the policy; else all its mistakes. Two remain for compiling to find:
+    /// [`Mistake::TooManyClasses`] and [`Mistake::TooManyRanges`].
     pub fn validate(&self) -> Result<(), Error> {
         let mut mistakes = Vec::new();
         check_sizes(self, &mut mistakes);
@@ -17,7 +20,7 @@ impl Policy {
         check_ranks_and_handles(self, &mut mistakes);
         check_listeners(self, &mut mistakes);
         check_owners(self, &mut mistakes);
-        check_filters(self, &mut mistakes);
+        filters::check(self, &mut mistakes);
         if mistakes.is_empty() { Ok(()) } else { Err(Error::new(mistakes)) }
     }
 }
@@ -112,34 +115,6 @@ fn check_owners(policy: &Policy, mistakes: &mut Vec<Mistake>) {
     });
     for (owner, first, second) in twice(all) {
         mistakes.push(Mistake::DuplicateOwner { owner, first: first.name.clone(), second: second.name.clone() });
-    }
-}
-
-fn check_filters(policy: &Policy, mistakes: &mut Vec<Mistake>) {
-    for filter in &policy.filters {
-        check_match(&filter.matches, || FilterName { provider: None, filter: filter.name.clone() }, mistakes);
-    }
-    for provider in &policy.providers {
-        for filter in &provider.filters {
-            let name = || FilterName { provider: Some(provider.name.clone()), filter: filter.name.clone() };
-            check_match(&filter.matches, name, mistakes);
-            if let Action::Redirect { context } = &filter.action
-                && context.len() > CONTEXT_MAX
-            {
-                mistakes.push(Mistake::ContextTooLong { filter: name(), size: context.len() });
-            }
-        }
-    }
-}
-
-fn check_match(matches: &Match, name: impl Fn() -> FilterName, mistakes: &mut Vec<Mistake>) {
-    if let Some(prefix) = matches.remote
-        && prefix.length > prefix.longest()
-    {
-        mistakes.push(Mistake::PrefixTooLong { filter: name(), prefix });
-    }
-    if matches.ports.is_empty() {
-        mistakes.push(Mistake::NoPorts { filter: name(), ports: matches.ports.clone() });
     }
 }
 

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use carnet_policy::{
-    Action, Carried, Decision, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Prefix,
-    Provider, Question, Reach, Reason, Service, SockName, Verdict, decide,
+    Action, Carried, Decision, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider,
+    Providers, Question, Reach, Reason, Service, SockName, Verdict, decide,
 };
 
 #[test]
@@ -56,9 +56,9 @@ fn the_heaviest_filter_decides_and_the_first_among_equals() {
 #[test]
 fn a_filter_that_does_not_match_says_nothing() {
     let mut policy = policy();
-    policy.providers[1].filters[0].matches.ports = 81..=u16::MAX;
+    policy.providers[1].filters[0].matches = Match::default().on_ports(81..=u16::MAX);
     assert_eq!(decide(&policy, &application()), redirect(2));
-    policy.providers[2].filters[0].matches.remote = Some(Prefix::from(addr("192.0.2.8:80").ip()));
+    policy.providers[2].filters[0].matches = Match::default().to(addr("192.0.2.8:80").ip());
     assert_eq!(decide(&policy, &application()), redirect(0));
     policy.providers[0].filters.clear();
     assert_eq!(decide(&policy, &application()), verdict(Verdict::Pass, Reason::Default));
@@ -86,12 +86,12 @@ fn the_default_blocks_what_nothing_decides() {
 #[test]
 fn a_dead_provider_is_closed_or_open() {
     let mut policy = policy();
-    let question = Question { dead: 0b010, ..application() };
+    let question = Question { dead: dead(&[1]), ..application() };
     let refused = Decision { verdict: Verdict::Refuse, reason: Reason::Dead, ..redirect(1) };
     assert_eq!(decide(&policy, &question), refused);
     policy.providers[1].on_dead = OnDead::Open;
     assert_eq!(decide(&policy, &question), redirect(2));
-    assert_eq!(decide(&policy, &Question { dead: 0b101, ..application() }), redirect(1));
+    assert_eq!(decide(&policy, &Question { dead: dead(&[0, 2]), ..application() }), redirect(1));
     policy.providers[1].filters[0].action = Action::Block;
     assert_eq!(decide(&policy, &question).reason, Reason::Blocked, "a dead provider's block still holds");
 }
@@ -200,11 +200,11 @@ fn policy() -> Policy {
 }
 
 fn filter(weight: u32, action: Action) -> Filter {
-    Filter { name: "all".into(), weight, matches: Match::ALL, action }
+    Filter { name: "all".into(), weight, matches: Match::default(), action }
 }
 
 fn host_filter(weight: u32, action: HostAction) -> HostFilter {
-    HostFilter { name: "all".into(), weight, matches: Match::ALL, action }
+    HostFilter { name: "all".into(), weight, matches: Match::default(), action }
 }
 
 fn to_provider() -> Action {
@@ -213,7 +213,11 @@ fn to_provider() -> Action {
 
 /// An application's connection.
 fn application() -> Question {
-    Question { remote: addr("192.0.2.7:80"), record: None, dialer: None, listener: None, dead: 0 }
+    Question::to(addr("192.0.2.7:80"))
+}
+
+fn dead(providers: &[usize]) -> Providers {
+    providers.iter().copied().collect()
 }
 
 fn carrying(floor: u16, depth: u32) -> Question {

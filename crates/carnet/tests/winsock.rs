@@ -23,20 +23,20 @@ fn at_once() {
     let (socket, _peer) = connected();
     let refused = |code, input: &[u8], output: &mut [u8]| ioctl(&socket, code, input, output).unwrap_err();
 
-    for size in [0, 1, 440, 8192] {
+    for size in [0, 1, 528, 8192] {
         let mut output = vec![7; size];
         for code in [Code::QueryRecords, Code::QueryContext] {
             assert_eq!(answer(refused(code, &[], &mut output)), (WSAEOPNOTSUPP, None));
         }
         assert_eq!(output, vec![7; size], "nothing is put out");
     }
-    assert_eq!(answer(refused(Code::SetRecords, &[1; 440], &mut [])), (WSAEOPNOTSUPP, None));
+    assert_eq!(answer(refused(Code::SetRecords, &[1; 528], &mut [])), (WSAEOPNOTSUPP, None));
 }
 
 #[test]
 fn waited_for() {
     let (socket, _peer) = connected();
-    for request in [Request::query_records(440), Request::query_context(64), Request::set_records(vec![3; 440])] {
+    for request in [Request::query_records(528), Request::query_context(64), Request::set_records(vec![3; 528])] {
         let outcome = Operation::begin(&socket, request.clone()).unwrap().wait();
         assert_eq!(answer(outcome.result.unwrap_err()), (WSAEOPNOTSUPP, None), "{request:?}");
         assert_eq!(
@@ -184,8 +184,8 @@ mod linux {
         let query = |result: Result<usize, IoctlError>| result.unwrap_err().number();
         assert_eq!(query(ioctl(&datagram, Code::QueryRecords, &[], &mut [0; 640])), WSAENOPROTOOPT);
         assert_eq!(query(ioctl(&local, Code::QueryContext, &[], &mut [0; 640])), WSAENOPROTOOPT);
-        assert_eq!(query(ioctl(&datagram, Code::SetRecords, &[0; 440], &mut [])), WSAEINVAL);
-        assert_eq!(query(ioctl(&local, Code::SetRecords, &[0; 440], &mut [])), WSAEINVAL);
+        assert_eq!(query(ioctl(&datagram, Code::SetRecords, &[0; 528], &mut [])), WSAEINVAL);
+        assert_eq!(query(ioctl(&local, Code::SetRecords, &[0; 528], &mut [])), WSAEINVAL);
     }
 
     #[cfg(feature = "tokio")]

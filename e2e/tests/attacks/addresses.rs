@@ -10,7 +10,7 @@ use carnet_policy::{HostAction, Match, Prefix, Service as Kind};
 use libc::EACCES;
 use nix::net::if_::if_nametoindex;
 
-use super::assert_refused;
+use super::{Stage, assert_refused};
 
 /// A mapped address is the IPv4 one, and a scope means nothing where an address has none.
 #[test]
@@ -86,7 +86,7 @@ fn link_local_addresses_are_not_redirected_but_can_be_blocked() {
 
 fn block(sandbox: &mut Sandbox, address: &str, length: u8) {
     let prefix = Prefix { address: address.parse().unwrap(), length };
-    sandbox.host_filter(Match { remote: Some(prefix), ..Match::ALL }, HostAction::Block);
+    sandbox.host_filter(Match::default().to(prefix), HostAction::Block);
 }
 
 fn at(address: &str, port: u16) -> SocketAddr {
@@ -95,4 +95,29 @@ fn at(address: &str, port: u16) -> SocketAddr {
 
 fn assert_idle(service: &Service, server: &TcpListener) {
     assert!(service.listeners.iter().all(is_idle) && is_idle(server));
+}
+
+/// The kernel takes them for this host, and so do filters and services.
+#[test]
+fn an_unspecified_address_is_judged_as_this_host() {
+    let mut stage = Stage::new();
+    let others = listen("[::1]:0");
+    let ports = [&stage.server, &others].map(|server| server.local_addr().unwrap().port());
+    let names = [("0.0.0.0", ports[0]), ("[::ffff:0.0.0.0]", ports[0]), ("[::]", ports[1])];
+    let names = names.map(|(name, port)| -> SocketAddr { format!("{name}:{port}").parse().unwrap() });
+    for to in names {
+        let (client, decision) = stage.sandbox.decided(|| connect(to));
+        assert_eq!(decision.verdict, VERDICT_REDIRECT, "{to}");
+        client.expect("connect");
+        accept(&stage.service.listeners[usize::from(to.ip().to_canonical().is_ipv6())]);
+    }
+    for (address, length) in [("127.0.0.0", 8), ("::1", 128)] {
+        let prefix = Prefix { address: address.parse().unwrap(), length };
+        stage.sandbox.host_filter(Match::default().to(prefix), HostAction::Block);
+    }
+    for to in names {
+        assert_refused(&mut stage.sandbox, to, EACCES, REASON_BLOCKED);
+    }
+    stage.assert_nobody_came();
+    assert!(is_idle(&others));
 }

@@ -9,6 +9,7 @@ mod addresses;
 mod blobs;
 mod catalogue;
 mod cgroups;
+mod flights;
 mod identity;
 mod listeners;
 mod namespaces;
@@ -16,6 +17,7 @@ mod options;
 mod races;
 mod sockets;
 mod users;
+mod wire;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,6 +84,6 @@ impl Drop for Over<'_> {
 
 /// The host lets this port alone pass, and refuses all others.
 fn let_pass_alone(sandbox: &mut Sandbox, to: SocketAddr) {
-    sandbox.host_filter(Match { ports: to.port()..=to.port(), ..Match::ALL }, HostAction::Permit);
-    sandbox.host_filter(Match::ALL, HostAction::Block);
+    sandbox.host_filter(Match::default().on_ports(to.port()..=to.port()), HostAction::Permit);
+    sandbox.host_filter(Match::default(), HostAction::Block);
 }

@@ -182,7 +182,7 @@ fn an_accepted_socket_that_connects_elsewhere() {
 #[test]
 fn a_connection_that_is_kept_for_later_is_as_decided_before() {
     let mut stage = Stage::new();
-    stage.sandbox.host_filter(Match::ALL, HostAction::Permit);
+    stage.sandbox.host_filter(Match::default(), HostAction::Permit);
     let mut waiting = stage.sandbox.in_app(|| {
         let socket = stream(stage.destination);
         for option in [libc::TCP_FASTOPEN_CONNECT, libc::TCP_FASTOPEN_NO_COOKIE] {

@@ -14,7 +14,7 @@ use carnet_abi::{
 };
 use carnet_e2e::sockets::{PATIENCE, accept, assert_joined, connect, connect_on, is_idle, listen, mapped};
 use carnet_e2e::{Sandbox, raw};
-use carnet_policy::Service;
+use carnet_policy::{Condition, Match, Service};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
 
@@ -112,7 +112,7 @@ fn again_after_the_destination_refused() {
     let destination = server.local_addr().unwrap();
     let closed = SocketAddr::from(([127, 0, 0, 1], free_port()));
     // Only the destination that listens is redirected.
-    sandbox.policy.providers[0].filters[0].matches.ports = destination.port()..=destination.port();
+    sandbox.policy.providers[0].filters[0].matches = Match::default().on_ports(destination.port()..=destination.port());
     sandbox.apply();
     sandbox.events();
     let mut client = sandbox.in_app(|| {
@@ -159,13 +159,9 @@ fn again_after_af_unspec() {
     let service = sandbox.service(Service::Aware);
     let servers = [listen("127.0.0.1:0"), listen("127.0.0.1:0"), listen("127.0.0.1:0")];
     let [first, second, direct] = [0, 1, 2].map(|at: usize| servers[at].local_addr().unwrap());
-    sandbox.policy.providers[0].filters[0].matches.ports =
-        first.port().min(second.port())..=first.port().max(second.port());
-    // The third may lie between the two.
-    sandbox.host_filter(
-        carnet_policy::Match { remote: None, ports: direct.port()..=direct.port() },
-        carnet_policy::HostAction::Permit,
-    );
+    let both = [first, second].map(|to| to.port()..=to.port());
+    sandbox.policy.providers[0].filters[0].matches = Match { ports: Condition::only(both), ..Match::default() };
+    sandbox.apply();
     let mut client = sandbox.in_app(|| connect(first)).expect("connect");
     let one = assert_redirected(&service.listeners[0], &mut client, first);
     raw::disconnect(&client).expect("AF_UNSPEC");

@@ -82,7 +82,7 @@ fn a_binding_is_kept_where_nothing_is_redirected() {
     netns::with_neighbour(servers, |servers| {
         let mut sandbox = Sandbox::new();
         let _service = sandbox.service(Service::Aware);
-        sandbox.host_filter(Match::ALL, HostAction::Permit);
+        sandbox.host_filter(Match::default(), HostAction::Permit);
         let destination = servers[0].local_addr().unwrap();
         let (client, decision) = sandbox.decided(|| connect_on(bound(destination), &destination.into()));
         let client = client.expect("connect");
@@ -158,7 +158,7 @@ fn a_socket_is_bound_again_where_it_is_not_redirected() {
             assert_eq!(Redirect::of(&again).flow().unwrap().origin().bound_interface, Some(interface));
 
             raw::disconnect(&client).expect("AF_UNSPEC");
-            sandbox.host_filter(Match::ALL, HostAction::Permit);
+            sandbox.host_filter(Match::default(), HostAction::Permit);
             let (client, decision) = sandbox.decided(|| connect_on(client.into(), &destination.into()));
             let mut client = client.expect("connect");
             assert_eq!((decision.verdict, decision.record.origin.ifindex), (VERDICT_PASS, interface));
@@ -196,7 +196,7 @@ fn a_socket_is_bound_again_after_a_refusal() {
         let interface = if_nametoindex("carnet0").unwrap();
         assert_eq!((decision.reason, decision.record.origin.ifindex), (REASON_RUNAWAY, interface));
         assert_eq!(socket.device().unwrap().as_deref(), Some(&b"carnet0"[..]), "as it was before");
-        sandbox.host_filter(Match::ALL, HostAction::Permit);
+        sandbox.host_filter(Match::default(), HostAction::Permit);
         let (client, decision) = sandbox.decided(|| connect_on(socket, &destination.into()));
         assert_eq!((decision.verdict, decision.record.origin.ifindex), (VERDICT_PASS, interface));
         let mut client = client.expect("connect");

@@ -12,7 +12,7 @@ use carnet_e2e::{Running, Sandbox};
 use carnet_policy::Service as Kind;
 
 use crate::orders::orders;
-use crate::walk::{RISEN_IS_PASSED_BY, Scene, assert_once};
+use crate::walk::{Scene, assert_once};
 
 const LOAD: &str = env!("CARGO_BIN_EXE_carnet-e2e-load");
 const RELAY: &str = env!("CARGO_BIN_EXE_carnet-e2e-relay");
@@ -37,10 +37,9 @@ fn the_order_changes_between_accept_and_connect() {
     }
 }
 
-/// A flow knows how high it has been, and not who is above that now. A service that has had it and is raised above it has it
-/// once more; then it goes on.
+/// The record says who has had the flow, wherever that is now.
 #[test]
-fn a_service_that_is_raised_above_a_live_flow_has_it_again() {
+fn a_service_that_is_raised_above_a_live_flow_is_passed_by() {
     let mut scene = Scene::new(2);
     for kinds in 0..4 {
         order(&mut scene, kinds, [10, 20]);
@@ -48,7 +47,7 @@ fn a_service_that_is_raised_above_a_live_flow_has_it_again() {
         scene.go_on(&mut flow);
         order(&mut scene, kinds, [30, 20]);
         scene.to_the_end(&mut flow);
-        assert_eq!(flow.chain, if RISEN_IS_PASSED_BY { vec![0, 1] } else { vec![0, 1, 0] });
+        assert_eq!(flow.chain, [0, 1]);
         drop(flow);
         scene.is_over();
     }
@@ -80,7 +79,8 @@ fn one_that_registers_has_what_is_still_below_it() {
     }
 }
 
-/// Connections as fast as they come, while ranks change all the time: every one arrives once.
+/// Connections as fast as they come, while ranks change all the time: every one arrives once,
+/// and none meets a service twice.
 #[test]
 fn the_order_changes_all_the_time_under_load() {
     const FLOWS: usize = 3_000;

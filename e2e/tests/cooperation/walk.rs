@@ -1,5 +1,6 @@
 //! Services by hand, one step of a flow at a time, beside the rule that says where each step must lead: to the lowest rank
-//! above all that the flow has had, as ranks were then, and above that of who dials, as it is now.
+//! above all that the flow has had, as ranks were then, and above that of who dials, as it is now; and who has had it, wherever
+//! it is now, is passed by.
 
 use std::fmt::Debug;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -101,10 +102,7 @@ impl Scene {
     fn next_above(&self, flow: &Flow) -> Option<usize> {
         let providers = self.sandbox.policy.providers.iter().map(|provider| (provider.rank, service_of(provider)));
         let above = providers.filter(|(rank, _)| flow.floor.is_none_or(|floor| *rank > floor));
-        above
-            .filter(|(_, service)| !(RISEN_IS_PASSED_BY && flow.chain.contains(service)))
-            .min()
-            .map(|(_, service)| service)
+        above.filter(|(_, service)| !flow.chain.contains(service)).min().map(|(_, service)| service)
     }
 
     /// And what it is, if it is in the policy.
@@ -115,16 +113,12 @@ impl Scene {
     }
 }
 
-/// Whether a service is passed by that has had a flow, and has come to be above the flow's floor since, for its rank was
-/// raised.
-pub const RISEN_IS_PASSED_BY: bool = false;
-
 /// None has had it twice.
 pub fn assert_once<T: Clone + Debug + Ord>(chain: &[T]) {
     let mut met = chain.to_vec();
     met.sort_unstable();
     met.dedup();
-    assert!(met.len() == chain.len() || !RISEN_IS_PASSED_BY, "none twice: {chain:?}");
+    assert!(met.len() == chain.len(), "none twice: {chain:?}");
 }
 
 fn service_of(provider: &Provider) -> usize {

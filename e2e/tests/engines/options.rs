@@ -32,10 +32,10 @@ fn each_program_answers_its_own_options() {
 
         let redirect = Redirect::of(accepted);
         let blob = redirect.records().expect("records");
-        assert_eq!(blob.as_bytes().len(), 440);
+        assert_eq!(blob.as_bytes().len(), 528);
         assert_eq!(redirect.flow().expect("flow").destination(), destination);
         assert_eq!(redirect.original_destination().expect("SO_ORIGINAL_DST"), destination);
-        assert_eq!(raw::get(accepted, SOL_CARNET, CARNET_RECORDS, &mut [0; 439]), Err(EMSGSIZE), "{place:?}");
+        assert_eq!(raw::get(accepted, SOL_CARNET, CARNET_RECORDS, &mut [0; 527]), Err(EMSGSIZE), "{place:?}");
         assert_eq!(raw::get(&hops[0].1, SOL_CARNET, CARNET_RECORDS, &mut [0; 640]), Err(ENODATA), "{place:?}");
         assert_eq!(raw::get(accepted, SOL_CARNET, CARNET_STATE, &mut [0; 4096]), Ok(4));
         kernels_own_options(accepted);

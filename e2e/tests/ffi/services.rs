@@ -76,7 +76,7 @@ impl Service {
 
 /// `carnet run` gives no context.
 fn records_and_context(flow: &Flow, _place: usize) -> Option<String> {
-    Some(format!("{} records 440 context 0", flow.destination()))
+    Some(format!("{} records 528 context 0", flow.destination()))
 }
 
 fn carries_on(services: &[Service]) {

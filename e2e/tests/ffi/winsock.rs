@@ -141,7 +141,7 @@ fn carries_on(order: &str, delivery: &str, context: usize) {
 
         let told = if order == "sampler" { context } else { 0 };
         for origin in origins {
-            let line = format!("{origin} records 440 context {told}");
+            let line = format!("{origin} records 528 context {told}");
             let count = || under.output().lines().filter(|said| **said == line).count();
             until("a line for each flow", || (count() == COUNT).then_some(()));
         }

@@ -126,7 +126,7 @@ fn the_host_blocks_where_a_service_goes_on_to() {
             let service = sandbox.service(Service::Aware);
             for (family, length) in [(Family::V4, 32), (Family::V6, 128)] {
                 let other = Prefix { address: Place::Other.ip(family), length };
-                sandbox.host_filter(Match { remote: Some(other), ports: 0..=u16::MAX }, HostAction::Block);
+                sandbox.host_filter(Match::default().to(other), HostAction::Block);
             }
             for (family, listener) in Family::BOTH.into_iter().zip(&service.listeners) {
                 let server = servers[&(family, Place::Other)].address;

@@ -72,7 +72,7 @@ impl Stage {
     /// Has the host decide on all that a program sees.
     pub fn decide(&mut self, action: HostAction) {
         self.host = Some(action);
-        self.sandbox.host_filter(Match::ALL, action);
+        self.sandbox.host_filter(Match::default(), action);
     }
 
     /// Has the service be redirected to at this place, by these families.

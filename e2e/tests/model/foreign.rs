@@ -87,7 +87,7 @@ fn small(random: &mut Random, at: usize) -> u8 {
     }
 }
 
-const LENGTHS: [usize; 10] = [0, 1, 3, 4, 8, 12, 16, 40, 440, 5000];
+const LENGTHS: [usize; 10] = [0, 1, 3, 4, 8, 12, 16, 40, 528, 5000];
 
 /// Setting these makes the kernel look for a module of that name.
 const MODULES: [(i32, i32); 2] = [(libc::IPPROTO_TCP, libc::TCP_CONGESTION), (libc::IPPROTO_TCP, libc::TCP_ULP)];

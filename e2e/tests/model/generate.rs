@@ -104,7 +104,7 @@ fn beginning(random: &mut Random) -> Vec<Op> {
             let mut ops = Vec::from(connection(Role::App, a));
             let from = if family == Family::Dual && ip == Ip::V6 { 3 } else { 2 };
             ops.push(Op::Accept { by: Role::S0, slot: b, from });
-            ops.push(Op::Records { by: Role::S0, slot: b, length: 440, blob: 0 });
+            ops.push(Op::Records { by: Role::S0, slot: b, length: 528, blob: 0 });
             ops.push(Op::Disconnect { by: Role::App, slot: a });
             ops.push(Op::Set { by: Role::S0, slot: b, blob: 0, damage: Damage::None });
             ops
@@ -160,7 +160,7 @@ impl Random {
         let by = if self.below(4) == 0 { self.pick(&ROLES) } else { self.owner(model, slot) };
         match self.below(100) {
             0..26 => Op::Connect { by, slot, ip: self.ip(), port: self.port() },
-            26..38 => Op::Records { by, slot, length: self.length(440), blob: self.below(BLOBS.into()) as u8 },
+            26..38 => Op::Records { by, slot, length: self.length(528), blob: self.below(BLOBS.into()) as u8 },
             38..52 if !blobs.is_empty() => Op::Set { by, slot, blob: self.pick(&blobs), damage: self.damage() },
             38..58 => Op::State { by, slot, length: self.length(4) },
             58..61 => Op::Flow { by, slot, length: self.length(432) },
@@ -227,7 +227,7 @@ impl Random {
         match self.below(9) {
             // Half of the time among what is looked at before the tag.
             0 if self.below(2) == 0 => Damage::Bit(self.below(16 * 8) as u16),
-            0 => Damage::Bit(self.below(440 * 8) as u16),
+            0 => Damage::Bit(self.below(528 * 8) as u16),
             1 => Damage::Length(self.below(700) as u16),
             _ => Damage::None,
         }

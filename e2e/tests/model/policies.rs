@@ -59,13 +59,13 @@ fn usual(provider: &Provider) -> Provider {
 }
 
 fn filter(weight: u32, ports: RangeInclusive<u16>, action: Action) -> Filter {
-    Filter { name: format!("f{weight}"), weight, matches: Match { remote: None, ports }, action }
+    Filter { name: format!("f{weight}"), weight, matches: Match::default().on_ports(ports), action }
 }
 
 fn host(ports: RangeInclusive<u16>, action: HostAction) -> HostFilter {
     // IPv4 alone, so that the two families differ.
-    let remote = Some(Prefix { address: [0, 0, 0, 0].into(), length: 0 });
-    HostFilter { name: "host".into(), weight: 1, matches: Match { remote, ports }, action }
+    let matches = Match::default().to(Prefix { address: [0, 0, 0, 0].into(), length: 0 }).on_ports(ports);
+    HostFilter { name: "host".into(), weight: 1, matches, action }
 }
 
 fn redirect(context: &str) -> Action {

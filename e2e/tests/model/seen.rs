@@ -78,7 +78,6 @@ to_be_seen! {
     Seen::Decision(abi::VERDICT_PASS, abi::REASON_RULE),
     Seen::Decision(abi::VERDICT_PASS, abi::REASON_DEFAULT),
     Seen::Decision(abi::VERDICT_PASS, abi::REASON_TERMINAL),
-    Seen::Decision(abi::VERDICT_PASS, abi::REASON_SPECIAL),
     Seen::Decision(abi::VERDICT_REDIRECT, abi::REASON_RULE),
     Seen::Decision(abi::VERDICT_DIRECT, abi::REASON_RULE),
     Seen::Decision(abi::VERDICT_REFUSE, abi::REASON_DEAD),

@@ -60,7 +60,7 @@ fn assert_all_arrive(clients: usize, backlogs: &[i32], prepare: impl Fn(&TcpList
         prepare(&service.listeners[0]);
         set_backlog(&service.listeners[0], *backlog);
         let port = FIRST_PORT + index as u16;
-        sandbox.policy.providers[index].filters[0].matches = Match { remote: None, ports: port..=port };
+        sandbox.policy.providers[index].filters[0].matches = Match::default().on_ports(port..=port);
     }
     sandbox.apply();
 

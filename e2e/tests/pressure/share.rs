@@ -113,7 +113,7 @@ fn alone_64k_half_open_connections_of_one_user_to_a_stopped_service_do_not_keep_
         let [to_stopped, to_going] = servers.each_ref().map(|server| server.addresses[0]);
         for (index, to) in [to_stopped, to_going].into_iter().enumerate() {
             let ports = to.port()..=to.port();
-            sandbox.policy.providers[index].filters[0].matches = Match { remote: None, ports };
+            sandbox.policy.providers[index].filters[0].matches = Match::default().on_ports(ports);
         }
         sandbox.apply();
         stopped.process.stop();

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use carnet::{ErrorKind, Redirect, State};
 use carnet_e2e::sockets::{accept, assert_joined};
 use carnet_e2e::{raw, set_records};
-use carnet_policy::{Action, Service as Kind};
+use carnet_policy::{Action, Match, Service as Kind};
 use libc::{ECONNREFUSED, EINVAL, EISCONN};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -83,7 +83,7 @@ fn every_question_is_answered_on_an_accepted_mptcp_socket() {
     assert!(is_mptcp(&arrived.socket));
     let redirect = Redirect::of(&arrived.socket);
     assert_eq!(redirect.context().unwrap().as_deref(), Some(&b"context"[..]));
-    assert_eq!(redirect.records().unwrap().as_bytes().len(), 440);
+    assert_eq!(redirect.records().unwrap().as_bytes().len(), 528);
     assert_eq!(course.sandbox.in_service(0, || redirect.state().unwrap()), State::RedirectedBySelf);
     assert_eq!(course.sandbox.in_service(1, || redirect.state().unwrap()), State::RedirectedByOther);
     // What was set is known of an outgoing one.
@@ -122,7 +122,7 @@ fn again_after_a_refusal_and_after_af_unspec() {
     let refusing = closed.local_addr().unwrap();
     let port = course.destination(way).port();
     for provider in &mut course.sandbox.policy.providers {
-        provider.filters[0].matches.ports = port..=port;
+        provider.filters[0].matches = Match::default().on_ports(port..=port);
     }
     course.sandbox.apply();
 

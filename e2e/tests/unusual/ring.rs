@@ -77,7 +77,7 @@ fn accept() {
 #[test]
 fn a_refusal_is_the_completions_errno() {
     let mut course = Course::new();
-    course.sandbox.host_filter(Match::ALL, HostAction::Block);
+    course.sandbox.host_filter(Match::default(), HostAction::Block);
     let destination = course.destination(Way::V4).into();
     for (how, ring) in RINGS {
         let (refused, decision) = course.sandbox.decided(|| ring().connect(&Way::V4.socket(), &destination));

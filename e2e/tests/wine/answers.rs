@@ -70,12 +70,12 @@ fn said(run: &Run) -> Vec<String> {
     run.errors().lines().filter_map(|line| line.strip_prefix("[windows-service] ").map(str::to_owned)).collect()
 }
 
-/// A record has 440 bytes, and a context 8 more than the flow's 432 where the filter gives no bytes of its own.
+/// A record has 528 bytes, and a context 8 more than the flow's 432 where the filter gives no bytes of its own.
 const EXPECTED: [&str; 42] = [
-    "records into nothing: 122 440",
-    "records, one byte too few: 122 440",
-    "records: 0 440",
-    "records into more: 0 440",
+    "records into nothing: 122 528",
+    "records, one byte too few: 122 528",
+    "records: 0 528",
+    "records into more: 0 528",
     "records without a buffer: 10014 0",
     "records into memory that is not there: 10014 0",
     "records with an input: 10022 0",
@@ -86,13 +86,13 @@ const EXPECTED: [&str; 42] = [
     "a code nobody has: 10045 0",
     "records, and nowhere to say how many: 10014",
     "with an event: 0, signalled 1",
-    "its result: 0 440",
+    "its result: 0 528",
     "with a routine: 0, run 0 times",
-    "in an alertable wait: 1, run 1 times: 0 440",
+    "in an alertable wait: 1, run 1 times: 0 528",
     "an OVERLAPPED that is not there: 10014 0",
-    "overlapped, into too little: 122 440, signalled 0, Internal c0000023",
+    "overlapped, into too little: 122 528, signalled 0, Internal c0000023",
     "with an event that is closed: 6 0, Internal 4711",
-    "records, the last time: 0 440",
+    "records, the last time: 0 528",
     "set of nothing: 10022 0",
     "set of nothing, and a size: 10014 0",
     "set of memory that is not there: 10014 0",

@@ -183,7 +183,7 @@ fn reason(reason: u32) -> (&'static str, &'static str) {
         carnet_abi::REASON_TERMINAL => ("terminal", "an explicit proxy's own connection"),
         carnet_abi::REASON_RUNAWAY => ("runaway", "too many connections at once, a loop? See --loop-limit"),
         carnet_abi::REASON_TOO_DEEP => ("too-deep", "16 services have had it already"),
-        carnet_abi::REASON_SPECIAL => ("special", "unspecified, broadcast, multicast or link-local"),
+        carnet_abi::REASON_SPECIAL => ("special", "broadcast, multicast or link-local"),
         carnet_abi::REASON_KERNEL => ("kernel", "a kernel thread's"),
         carnet_abi::REASON_NO_ROOM => ("no-room", "no memory for its record"),
         carnet_abi::REASON_DEVICE => ("device", "bound to an interface, and not by root"),

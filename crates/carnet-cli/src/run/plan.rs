@@ -137,7 +137,7 @@ fn filters(terms: &Terms) -> Vec<Filter> {
     let mut filters = vec![Filter {
         name: "all".into(),
         weight: 100,
-        matches: Match::ALL,
+        matches: Match::default(),
         action: Action::Redirect { context: Vec::new() },
     }];
     if terms.no_loopback {
@@ -148,7 +148,7 @@ fn filters(terms: &Terms) -> Vec<Filter> {
         filters.extend(loopback.map(|prefix| Filter {
             name: format!("not {prefix}"),
             weight: 200,
-            matches: Match { remote: Some(prefix), ..Match::ALL },
+            matches: Match::default().to(prefix),
             action: Action::Skip,
         }));
     }
@@ -162,6 +162,8 @@ const UNAWARE_LIMIT: u32 = 4096;
 
 #[cfg(test)]
 mod tests {
+    use carnet_policy::{Question, Verdict, decide};
+
     use super::*;
 
     fn words(words: &[&str]) -> Through {
@@ -240,17 +242,13 @@ mod tests {
             let provider = &policy.providers[0];
             assert_eq!((provider.on_dead, provider.in_flight_limit), (OnDead::Open, 9));
 
-            let first = |remote: &str| {
-                let mut filters: Vec<_> = provider.filters.iter().collect();
-                filters.sort_by_key(|filter| std::cmp::Reverse(filter.weight));
-                let first = filters.into_iter().find(|filter| filter.matches.covers(remote.parse().unwrap()));
-                first.is_some_and(|filter| matches!(filter.action, Action::Redirect { .. }))
-            };
+            let is_redirected =
+                |remote: &str| decide(&policy, &Question::to(remote.parse().unwrap())).verdict == Verdict::Redirect;
             for remote in ["127.0.0.1:80", "127.9.9.9:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
-                assert_eq!(first(remote), expected, "{remote}");
+                assert_eq!(is_redirected(remote), expected, "{remote}");
             }
             for remote in ["192.0.2.7:80", "[2001:db8::1]:80"] {
-                assert!(first(remote), "{remote}");
+                assert!(is_redirected(remote), "{remote}");
             }
         }
     }

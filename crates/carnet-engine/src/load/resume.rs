@@ -7,6 +7,7 @@ use carnet_policy::Image;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
 
 use super::{claims, load};
+use crate::apply::Tables;
 use crate::{Engine, Error, ErrorKind, Options};
 
 impl Engine {
@@ -17,6 +18,7 @@ impl Engine {
             links: Vec::new(),
             config: Config::default(),
             contexts: Default::default(),
+            tables: Tables::of_another(),
             knows_others: claims::may_look(),
             pins: None,
         };

@@ -132,7 +132,7 @@ pub fn with_contexts(count: u8) -> Policy {
     let filter = |context| Filter {
         name: "some".into(),
         weight: 1,
-        matches: Match::ALL,
+        matches: Match::default(),
         action: Action::Redirect { context: vec![context] },
     };
     let provider = Provider {

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use carnet_abi::{MAX_HOPS, MAX_PROVIDERS};
+use carnet_abi::MAX_HOPS;
 use carnet_policy::{
-    Action, Decision, Filter, HostAction, Match, OnDead, Policy, Question, Reason, Verdict, decide, testing,
+    Action, Decision, Filter, HostAction, Match, OnDead, Policy, Providers, Question, Reason, Verdict, decide, testing,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -59,7 +59,7 @@ proptest! {
         let policy = &flow.policies[0];
         let mut by_rank: Vec<usize> = (0..policy.providers.len()).collect();
         by_rank.sort_by_key(|&provider| policy.providers[provider].rank);
-        let dead = |provider: usize| flow.dead >> provider & 1 == 1;
+        let dead = |provider: usize| flow.dead.contains(provider);
         let closed = |provider: usize| dead(provider) && policy.providers[provider].on_dead == OnDead::Closed;
         let refused_at = by_rank.iter().position(|&provider| closed(provider));
         let before = &by_rank[..refused_at.unwrap_or(by_rank.len())];
@@ -83,7 +83,7 @@ fn a_flow_that_ranks_rise_before_ends_when_its_record_is_full() {
     let flow = Flow {
         policies: std::iter::once(1).chain(1..40).map(policy).collect(),
         behaviours: vec![Behaviour { dials: Dials::Destination, carries: Carries::Record }; 2],
-        dead: 0,
+        dead: Providers::NONE,
         start: None,
         destinations: DESTINATIONS,
     };
@@ -99,7 +99,7 @@ struct Flow {
     policies: Vec<Policy>,
     /// Of each provider's service.
     behaviours: Vec<Behaviour>,
-    dead: u32,
+    dead: Providers,
     /// A provider's listener; `None`: the first destination.
     start: Option<usize>,
     destinations: [SocketAddr; 2],
@@ -153,7 +153,7 @@ impl World for Course<'_> {
     }
 
     fn is_dead(&mut self, provider: usize) -> bool {
-        self.flow.dead >> provider & 1 == 1
+        self.flow.dead.contains(provider)
     }
 
     fn behaviour(&mut self, provider: usize) -> Behaviour {
@@ -168,7 +168,7 @@ impl World for Course<'_> {
 }
 
 fn flow(carries: &'static [Carries]) -> impl Strategy<Value = Flow> {
-    prop_oneof![testing::policy(), dense_policy()].prop_flat_map(move |policy| {
+    prop_oneof![testing::small_policy(), dense_policy()].prop_flat_map(move |policy| {
         let providers = policy.providers.len();
         let upstream = if providers == 0 {
             Just(Dials::Destination).boxed()
@@ -178,7 +178,7 @@ fn flow(carries: &'static [Carries]) -> impl Strategy<Value = Flow> {
         let dials = prop_oneof![3 => Just(Dials::Destination), 1 => Just(Dials::Other), 1 => upstream];
         let behaviour = (dials, select(carries)).prop_map(|(dials, carries)| Behaviour { dials, carries });
         let start = if providers == 0 { Just(None).boxed() } else { prop::option::weighted(0.2, 0..providers).boxed() };
-        let dead = prop_oneof![2 => Just(0), 1 => any::<u32>()];
+        let dead = dead(2);
         (vec(behaviour, providers), dead, start, testing::remote(&policy), testing::remote(&policy), Just(policy))
             .prop_map(|(behaviours, dead, start, first, second, policy)| Flow {
                 policies: vec![policy],
@@ -192,7 +192,7 @@ fn flow(carries: &'static [Carries]) -> impl Strategy<Value = Flow> {
 
 fn aware_flow(policy: Policy) -> impl Strategy<Value = Flow> {
     let aware = Behaviour { dials: Dials::Destination, carries: Carries::Record };
-    prop_oneof![Just(0), any::<u32>()].prop_map(move |dead| Flow {
+    dead(1).prop_map(move |dead| Flow {
         behaviours: vec![aware; policy.providers.len()],
         policies: vec![policy.clone()],
         dead,
@@ -201,14 +201,20 @@ fn aware_flow(policy: Policy) -> impl Strategy<Value = Flow> {
     })
 }
 
+/// `none` times of `none` + 1 nobody.
+fn dead(none: u32) -> impl Strategy<Value = Providers> {
+    let any = any::<u16>().prop_map(|bits| (0..MAX_HOPS).filter(|at| bits >> at & 1 == 1).collect());
+    prop_oneof![none => Just(Providers::NONE), 1 => any]
+}
+
 /// Every provider redirects everything, so that flows are as long as can be.
 fn dense_policy() -> impl Strategy<Value = Policy> {
-    testing::policy().prop_map(|mut policy| {
+    testing::small_policy().prop_map(|mut policy| {
         policy.default = HostAction::Permit;
         policy.filters.clear();
         for provider in &mut policy.providers {
             let action = Action::Redirect { context: Vec::new() };
-            provider.filters = vec![Filter { name: "all".into(), weight: 1, matches: Match::ALL, action }];
+            provider.filters = vec![Filter { name: "all".into(), weight: 1, matches: Match::default(), action }];
         }
         policy
     })
@@ -216,7 +222,7 @@ fn dense_policy() -> impl Strategy<Value = Policy> {
 
 /// A rank for each of 16 providers, all different.
 fn rank_order() -> impl Strategy<Value = Vec<u16>> {
-    (0..50_u16, Just((0..MAX_PROVIDERS as u16).collect::<Vec<_>>()).prop_shuffle())
+    (0..50_u16, Just((0..MAX_HOPS as u16).collect::<Vec<_>>()).prop_shuffle())
         .prop_map(|(lowest, places)| places.into_iter().map(|place| lowest + 3 * place).collect())
 }
 

@@ -139,7 +139,7 @@ impl Walk {
         loop {
             let generation = world.tick();
             let listener = world.policy().listener_at(remote);
-            let question = Question { remote, record, dialer, listener, dead: 0 };
+            let question = Question { record, dialer, listener, ..Question::to(remote) };
             let decision = world.decide(question);
             let provider = match (decision.verdict, decision.provider) {
                 (Verdict::Pass, _) => return End::Passed(decision.reason),

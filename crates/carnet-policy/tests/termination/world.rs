@@ -8,7 +8,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use carnet_policy::{
-    Action, Decision, Filter, Match, OnDead, Owner, Policy, Provider, Question, Reach, Service, SockName, Verdict,
+    Action, Decision, Filter, Match, OnDead, Owner, Policy, Provider, Providers, Question, Reach, Service, SockName,
+    Verdict,
 };
 
 use crate::choices::Choices;
@@ -77,7 +78,7 @@ pub struct Small<'c> {
     setup: &'c Setup,
     orders: &'c [Vec<usize>],
     policy: Policy,
-    dead: u32,
+    dead: Providers,
     known: Vec<Known>,
     generation: usize,
 }
@@ -103,7 +104,7 @@ pub fn blank(providers: usize, in_flight_limit: u32) -> Policy {
     let filter = |port| Filter {
         name: format!("port {port}"),
         weight: 1,
-        matches: Match { remote: None, ports: port..=port },
+        matches: Match::default().on_ports(port..=port),
         action: Action::Redirect { context: Vec::new() },
     };
     let provider = |index: usize| Provider {
@@ -130,7 +131,7 @@ impl<'c> Small<'c> {
     /// `orders` are those the ranks can change to.
     fn new(choices: &'c mut Choices, setup: &'c Setup, orders: &'c [Vec<usize>], policy: Policy) -> Self {
         let known = vec![Known::default(); policy.providers.len()];
-        Self { choices, setup, orders, policy, dead: 0, known, generation: 0 }
+        Self { choices, setup, orders, policy, dead: Providers::NONE, known, generation: 0 }
     }
 
     /// Where the application dials: a destination or a listener.
@@ -181,7 +182,7 @@ impl<'c> Small<'c> {
                 return true;
             }
         }
-        self.settle_life(provider) && self.dead >> provider & 1 == 1
+        self.settle_life(provider) && self.dead.contains(provider)
     }
 
     /// True where it was not chosen before.
@@ -192,7 +193,7 @@ impl<'c> Small<'c> {
         let life = self.choices.pick(&[Life::Alive, Life::DeadClosed, Life::DeadOpen]);
         self.known[provider].life = Some(life);
         if life != Life::Alive {
-            self.dead |= 1 << provider;
+            self.dead.insert(provider);
         }
         if life == Life::DeadOpen {
             self.policy.providers[provider].on_dead = OnDead::Open;
@@ -231,7 +232,7 @@ impl World for Small<'_> {
 
     fn is_dead(&mut self, provider: usize) -> bool {
         self.settle_life(provider);
-        self.dead >> provider & 1 == 1
+        self.dead.contains(provider)
     }
 
     fn behaviour(&mut self, provider: usize) -> Behaviour {

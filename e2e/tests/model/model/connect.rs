@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use carnet_abi as abi;
 use carnet_e2e::actor::Family;
-use carnet_e2e::sockets::canonical;
 use carnet_policy::{Carried as Floor, Decision, Question, Service as Kind, Verdict, decide};
 use libc::{EACCES, EAFNOSUPPORT, ECONNREFUSED, EISCONN, ELOOP, ENETUNREACH};
 
@@ -74,12 +73,11 @@ impl Model {
         self.socks[id].accepted = Accepted::Not;
         self.socks[id].redirected = None;
 
-        let remote = canonical(asked);
-        let meant = self.meant(id, asked);
-        let listener = self.dialled(meant);
-        let Some((record, carried)) = self.record(by, id, dialer, listener, remote, meant) else { return Ok(None) };
+        let remote = self.meant(id, asked);
+        let listener = self.dialled(remote);
+        let Some((record, carried)) = self.record(by, id, dialer, listener, remote) else { return Ok(None) };
         let base = if carried { record.chain.len() as u32 } else { 0 };
-        let ruling = self.rule(id, remote, meant, dialer, listener, carried.then_some(&record));
+        let ruling = self.rule(id, remote, dialer, listener, carried.then_some(&record));
 
         let mut after = record;
         let handle = ruling.provider.map_or(0, |at| self.policy.providers[at].handle);
@@ -134,7 +132,6 @@ impl Model {
         dialer: Option<usize>,
         listener: Option<usize>,
         remote: SocketAddr,
-        meant: SocketAddr,
     ) -> Option<(Record, bool)> {
         if let Some(carried) = &self.socks[id].carried {
             return Some((carried.record.clone(), true));
@@ -158,7 +155,7 @@ impl Model {
         if !held
             && listener.is_none()
             && let Some(at) = dialer
-            && self.listener(meant).is_some_and(|other| self.owned_by(self.socks[other].maker).contains(&at))
+            && self.listener(remote).is_some_and(|other| self.owned_by(self.socks[other].maker).contains(&at))
         {
             return None;
         }
@@ -201,34 +198,25 @@ impl Model {
         &self,
         id: SockId,
         remote: SocketAddr,
-        meant: SocketAddr,
         dialer: Option<usize>,
         listener: Option<usize>,
         record: Option<&Record>,
     ) -> Ruling {
-        let special = listener.is_none() && remote.ip().is_unspecified();
-        let mut question = Question {
-            remote,
-            record: record.map(|record| Floor { floor: record.floor, depth: record.chain.len() as u32 }),
-            dialer,
-            listener,
-            dead: 0,
-        };
+        let had = record.map_or(&[][..], |record| &record.chain);
+        let record = record.map(|record| Floor { floor: record.floor, depth: record.chain.len() as u32 });
+        let mut question = Question { record, dialer, listener, ..Question::to(remote) };
         let mut policy = self.policy.clone();
-        if special {
-            // The host's filters and the default hold; no provider gets it.
-            policy.providers.iter_mut().for_each(|provider| provider.filters.clear());
-        }
         let mut trouble = None;
         loop {
             let decision = decide(&policy, &question);
             let mut ruling = self.ruling(&decision, remote);
-            let Some(at) = decision.provider else {
-                if special && ruling.reason == abi::REASON_DEFAULT {
-                    ruling.reason = abi::REASON_SPECIAL;
-                }
-                return ruling;
-            };
+            let Some(at) = decision.provider else { return ruling };
+            let handle = policy.providers[at].handle;
+            if decision.verdict == Verdict::Redirect && had.iter().any(|(before, _)| *before == handle) {
+                // It was below the flow when the flow had it.
+                policy.providers[at].filters.clear();
+                continue;
+            }
             match decision.verdict {
                 Verdict::Refuse => {
                     if ruling.reason == abi::REASON_DEAD {
@@ -244,12 +232,12 @@ impl Model {
                     Ok(target) => ruling.target = target,
                     Err(why) => {
                         trouble = Some(why);
-                        question.dead |= 1 << at;
+                        question.dead.insert(at);
                         continue;
                     }
                 },
                 Verdict::Direct => {
-                    let owner = self.listener(meant).map(|other| self.owned_by(self.socks[other].maker).contains(&at));
+                    let owner = self.listener(remote).map(|other| self.owned_by(self.socks[other].maker).contains(&at));
                     if owner != Some(true) {
                         ruling.verdict = abi::VERDICT_REFUSE;
                         ruling.reason = if owner.is_none() { abi::REASON_DEAD } else { abi::REASON_STRANGER };

@@ -89,7 +89,7 @@ fn plain_lines() {
         ),
         (
             left_alone,
-            "22:13:21.234  curl[42]  192.0.2.7:443  517 B up, 32.1 kB down  42 ms  aborted  direct (unspecified, broadcast, multicast or link-local)\n",
+            "22:13:21.234  curl[42]  192.0.2.7:443  517 B up, 32.1 kB down  42 ms  aborted  direct (broadcast, multicast or link-local)\n",
         ),
     ] {
         assert_eq!(line(PLAIN, &flow), expected);
