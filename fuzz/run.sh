@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-target=${1:?usage: fuzz/run.sh context|control|event|flow|host|records|sni [-runs=N | -max_total_time=SECONDS]...}
+target=${1:?usage: fuzz/run.sh a file of fuzz_targets/ without .rs [-runs=N | -max_total_time=SECONDS]...}
 shift
 [ $# -gt 0 ] || set -- -max_total_time=60
 

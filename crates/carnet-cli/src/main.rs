@@ -4,11 +4,17 @@
 //! roles, because what they do must be done in a process of its own. See `run.rs` for how the processes relate.
 #![forbid(unsafe_code)]
 
+mod check;
 mod child;
+mod completions;
 mod doctor;
 mod exec;
+mod explain;
 mod guardian;
+mod host;
 mod inspect;
+mod man;
+mod policy_file;
 mod run;
 
 use std::process::ExitCode;
@@ -18,7 +24,11 @@ use clap::{Parser, Subcommand};
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(arguments) => run::run(arguments).map_err(point_to_doctor),
+        Command::Check(arguments) => check::check(arguments),
+        Command::Explain(arguments) => explain::explain(arguments),
         Command::Doctor(arguments) => doctor::doctor(arguments),
+        Command::Completions(arguments) => completions::completions(arguments),
+        Command::Man(arguments) => man::man(arguments),
         Command::Guardian => guardian::guard(),
         Command::Exec(arguments) => exec::exec(arguments),
         Command::Inspect(arguments) => inspect::inspect(arguments),
@@ -61,7 +71,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Check(check::Arguments),
+    Explain(explain::Arguments),
     Doctor(doctor::Arguments),
+    Completions(completions::Arguments),
+    Man(man::Arguments),
     #[command(name = guardian::NAME, hide = true)]
     Guardian,
     #[command(name = exec::NAME, hide = true)]
@@ -95,7 +109,7 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal_of_80_columns() {
-        for name in ["run", "doctor"] {
+        for name in ["run", "check", "explain", "doctor", "completions", "man"] {
             let mut command = Cli::command().term_width(80);
             command.build();
             let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();

@@ -1,0 +1,30 @@
+//! Reads a policy file from disk, with the files that it names.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use carnet_policy::file::{Host, Loader, Mistakes, PolicyFile, Resolved};
+
+/// A policy file, or what is wrong with it. The error is that it cannot be read at all.
+pub fn read(path: &Path, host: &dyn Host) -> Result<Result<(PolicyFile, Resolved), Mistakes>> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let name = path.display().to_string();
+    let folder = Folder(path.parent().unwrap_or(Path::new("")).to_owned());
+    Ok(PolicyFile::text(&name, bytes).and_then(|text| PolicyFile::read(&name, &text, &folder, host)))
+}
+
+/// Where paths that are not absolute begin.
+struct Folder(PathBuf);
+
+impl Loader for Folder {
+    fn load(&self, path: &Path) -> io::Result<String> {
+        let path = self.0.join(path);
+        // A pipe would be waited for, and a device has no end.
+        if !fs::metadata(&path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+        }
+        fs::read_to_string(path)
+    }
+}
