@@ -260,7 +260,7 @@ fn text(text: *const c_char) -> String {
 fn records() -> Vec<u8> {
     let mut records = vec![0; 528];
     records[..2].copy_from_slice(&ABI_VERSION.to_ne_bytes());
-    records[2..4].copy_from_slice(&440u16.to_ne_bytes());
+    records[2..4].copy_from_slice(&528u16.to_ne_bytes());
     records
 }
 
