@@ -79,7 +79,8 @@ pub const DEEPEST_OWNER: u32 = 11;
 
 impl Engine {
     /// Puts a policy in force, as a whole: it is written to the slot that is not in use, then that slot is named. A
-    /// connect() sees the old policy or the new one, never parts of both, however many policies follow each other.
+    /// connect() sees the old policy or the new one, never parts of both, however many policies follow each other. On an
+    /// error the policy before stays in force, and another one can be tried.
     pub fn apply(&mut self, image: &Image) -> Result<(), Error> {
         let slot = 1 - self.config.policy_slot;
         check_depth(&image.policy)?;
@@ -105,10 +106,15 @@ impl Engine {
         self.write_rules(&image.rules, slot)?;
         self.write_tables(image, slot)?;
         self.update("carnet_policies", slot.as_bytes(), image.policy.as_bytes())?;
-        self.config.policy_slot = slot;
-        self.write_config()?;
+        let before = std::mem::replace(&mut self.config.policy_slot, slot);
+        if let Err(error) = self.write_config() {
+            self.config.policy_slot = before;
+            return Err(error);
+        }
         self.tables.left_at_work();
-        self.free_tables(1 - slot)
+        // It is in force. What cannot be given back now is used again or given back by the next one.
+        let _ = self.free_tables(before);
+        Ok(())
     }
 
     fn write_rules(&self, rules: &[Rule], slot: u32) -> Result<(), Error> {
@@ -129,7 +135,11 @@ impl Engine {
         let old = std::mem::replace(&mut self.contexts[slot as usize], new);
         let map = self.map("carnet_contexts")?;
         for id in old.iter().filter(|id| !self.contexts.iter().flatten().any(|kept| kept == *id)) {
-            map.delete(id.as_bytes()).map_err(|error| Error::bpf("cannot remove an old context", error))?;
+            match map.delete(id.as_bytes()) {
+                // An earlier call failed before it was written.
+                Err(error) if error.kind() == libbpf_rs::ErrorKind::NotFound => {}
+                deleted => deleted.map_err(|error| Error::bpf("cannot remove an old context", error))?,
+            }
         }
         for (id, context) in &image.contexts {
             self.update("carnet_contexts", id.as_bytes(), context.as_bytes())?;

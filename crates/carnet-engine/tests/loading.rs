@@ -64,6 +64,29 @@ fn contexts_of_old_policies_make_room() {
     assert_eq!(contexts(), 14, "those of the policy in force and of the one before");
 }
 
+/// It fails when some of its contexts have been written: there is no room for all of them.
+#[test]
+fn after_a_policy_that_does_not_fit_the_one_before_is_in_force_and_the_next_one_is_taken() {
+    let place = Place::new("full");
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut engine = Engine::load(&place.cgroup, &Options::default()).expect("the engine loads");
+    engine.attach_governed(&place.cgroup).expect("attach");
+    engine.apply(&block_all().compile(1).unwrap()).expect("apply");
+    let why = || place.connect(server.local_addr().unwrap()).expect_err("refused").kind();
+    let mut too_many = with_contexts(7).compile(2).unwrap();
+    let context = too_many.contexts[0].1;
+    too_many.contexts.extend((0..9000).map(|at| (1 << 31 | at, context)));
+    for _ in 0..2 {
+        let error = engine.apply(&too_many).expect_err("there is no room");
+        assert_one_line(&error, &["carnet_contexts"]);
+        assert_eq!(why(), io::ErrorKind::PermissionDenied, "the old policy, which blocks, is in force");
+    }
+    engine.apply(&with_contexts(7).compile(3).unwrap()).expect("there is room");
+    assert_eq!(why(), io::ErrorKind::ConnectionRefused, "the new policy is in force, and its service is dead");
+    engine.apply(&with_contexts(7).compile(4).unwrap()).expect("there is room");
+    assert_eq!(engine.map_handle("carnet_contexts").unwrap().keys().count(), 14, "what was half written has gone");
+}
+
 #[test]
 fn an_owner_too_deep_is_refused_and_the_policy_stays() {
     let place = Place::new("deep");

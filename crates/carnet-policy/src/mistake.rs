@@ -236,7 +236,7 @@ pub enum Mistake {
     TooManyClasses,
     /// More than [`MAX_VALUES`].
     #[error(
-        "the filters name {count} executables, cgroups and network namespaces, at most {MAX_VALUES} fit: remove some"
+        "the filters name {count} executables, cgroups, network namespaces, users and groups, at most {MAX_VALUES} fit: remove some"
     )]
     TooManyValues {
         /// How many.

@@ -11,8 +11,8 @@ use carnet_abi::{MAX_LISTENERS, MAX_OWNERS, MAX_PROVIDERS, MAX_RULES};
 use crate::{Error, Mistake, Owner, Policy, Provider};
 
 impl Policy {
-    /// Whether [`Policy::compile`] would accept the policy; else all its mistakes. Two remain for compiling to find:
-    /// [`Mistake::TooManyClasses`] and [`Mistake::TooManyRanges`].
+    /// Whether [`Policy::compile`] would accept the policy; else all its mistakes. Three remain for compiling to find:
+    /// [`Mistake::TooManyClasses`], [`Mistake::TooManyRanges`] and [`Mistake::TooManyValues`].
     pub fn validate(&self) -> Result<(), Error> {
         let mut mistakes = Vec::new();
         check_sizes(self, &mut mistakes);

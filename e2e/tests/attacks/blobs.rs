@@ -33,7 +33,7 @@ fn what_is_not_a_whole_record_is_refused() {
         for _ in 0..20_000 {
             let mut blob = own.clone();
             match random.below(3) {
-                0 => (0..=random.below(8)).for_each(|_| blob[random.below(440)] = random.next() as u8),
+                0 => (0..=random.below(8)).for_each(|_| blob[random.below(own.len())] = random.next() as u8),
                 1 => {
                     let (from, to) = random.range();
                     blob[from..to].copy_from_slice(&other[from..to]);
