@@ -164,7 +164,10 @@ impl Sandbox {
     pub fn decided<T>(&mut self, act: impl FnOnce() -> T) -> (T, Event) {
         self.events();
         let result = self.in_app(act);
-        let decisions: Vec<_> = self.events().into_iter().filter(|event| event.kind == EVENT_CONNECT).collect();
+        // Events behind one that another processor is still writing come later.
+        let mut decisions = self.events_until(|event| event.kind == EVENT_CONNECT);
+        decisions.extend(self.events());
+        decisions.retain(|event| event.kind == EVENT_CONNECT);
         let [decision] = decisions[..] else { panic!("there was one connect(), and these decisions: {decisions:#?}") };
         (result, decision)
     }

@@ -85,7 +85,7 @@ struct carnet_records {
 	__u32                floor;   /* highest rank among the providers of the chain */
 	__u32                depth;   /* hops in use */
 	struct carnet_hop    chain[CARNET_MAX_HOPS]; /* oldest first, the rest zero */
-	__u64                line[CARNET_LINE]; /* ids of the origin's cgroup and of those above it, the highest first */
+	__u64                line[CARNET_LINE]; /* the origin's cgroups by their ids, the highest first */
 	__u64                tag;     /* SipHash-2-4 of all bytes before it */
 };
 

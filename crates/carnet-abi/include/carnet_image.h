@@ -76,8 +76,8 @@ enum carnet_action {
 };
 
 /*
- * What one filter does. Rules are in the order of the decision: the host's, then each provider's by rank; within each by
- * falling weight. What a rule matches is not here, see carnet_class. 16 bytes.
+ * What one filter does. Rules are in the order of the decision: the host's, then each provider's by rank; within each
+ * by falling weight. What a rule matches is not here, see carnet_class. 16 bytes.
  */
 struct carnet_rule {
 	__u32 provider; /* index, CARNET_NONE: the host's */
@@ -88,8 +88,8 @@ struct carnet_rule {
 
 /*
  * How a decision finds its rules in constant time. Each dimension of a connection (its address, its port, its user...)
- * is cut into ranges in which the same rules match. What is looked up in a dimension is a class: the bitmap of the rules
- * whose conditions on that dimension hold. A rule matches where all dimensions' classes have its bit.
+ * is cut into ranges in which the same rules match. What is looked up in a dimension is a class: the bitmap of the
+ * rules whose conditions on that dimension hold. A rule matches where all dimensions' classes have its bit.
  *
  * Classes are counted over all dimensions. The first two are always there: 0 has no rule, 1 has all of them.
  */
@@ -140,8 +140,8 @@ struct carnet_tree {
 };
 
 /*
- * What is not a range is a value, whose class is in a hash table: executables, cgroups, network namespaces, and users and
- * groups where no condition has a range of them. 16 bytes.
+ * What is not a range is a value, whose class is in a hash table: executables, cgroups, network namespaces, and users
+ * and groups where no condition has a range of them. 16 bytes.
  */
 struct carnet_value_key {
 	__u64 lo;        /* inode, cgroup id, cookie, uid or gid */
@@ -194,7 +194,7 @@ struct carnet_policy {
 	__u16                  otherwise[CARNET_IDENTITIES]; /* classes of values that are not named */
 	__u16                  pad[3];
 	struct carnet_tree     tree[CARNET_TREES];
-	__u16                  via[CARNET_MAX_PROVIDERS + 1]; /* classes by the index of the dialer; the last: nobody's */
+	__u16                  via[CARNET_MAX_PROVIDERS + 1]; /* class by the dialer's index; the last: nobody's */
 	struct carnet_provider provider[CARNET_MAX_PROVIDERS + 1]; /* one too many: every byte is an index */
 };
 

@@ -201,8 +201,8 @@ static __always_inline bool is_source_routed(struct __sk_buff *skb)
 
 /*
  * The way to a listener is within this host. A socket that was bound to an interface after its connect(), for which a
- * user needs no privilege, would send its packets there, to whoever listens on the wire; and in a container its root can
- * have them translated and routed past the service.
+ * user needs no privilege, would send its packets there, to whoever listens on the wire; and in a container its root
+ * can have them translated and routed past the service.
  */
 static __always_inline bool is_led_away(struct __sk_buff *skb, struct bpf_sock *sk)
 {
@@ -229,7 +229,8 @@ static __always_inline void datagram_left(const struct carnet_connected *connect
 }
 
 /* Why a packet of a connected socket is refused. What the policy says is asked once for each connect() and policy. */
-static __always_inline __u32 packet_reason(struct carnet_connected *connected, const struct carnet_addr *to, bool newest)
+static __always_inline __u32 packet_reason(struct carnet_connected *connected, const struct carnet_addr *to,
+					   bool newest)
 {
 	const struct carnet_config *config = carnet_config_now();
 	struct carnet_identities who = {};

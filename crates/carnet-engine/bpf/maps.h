@@ -326,7 +326,7 @@ struct carnet_connected {
 	__u32                 dialer; /* handle of the provider whose owner made it, or 0 */
 	__u32                 told;
 	__u32                 blocks_quic; /* who connected is refused port 443 */
-	__u32                 judged;      /* CARNET_VERDICT_* of the policy on the newest connect(), 0: not asked yet */
+	__u32                 judged;      /* CARNET_VERDICT_* on the newest connect(), 0: not asked yet */
 	__u64                 generation;  /* of that policy */
 };
 
@@ -397,8 +397,8 @@ static __always_inline const struct carnet_rule *carnet_rule_at(__u32 slot, __u3
 }
 
 /*
- * The provider with this index, below CARNET_MAX_PROVIDERS. It is masked behind the empty asm, because Linux 6.1 forgets
- * the bounds of what was on the stack meanwhile.
+ * The provider with this index, below CARNET_MAX_PROVIDERS. It is masked behind the empty asm, because Linux 6.1
+ * forgets the bounds of what was on the stack meanwhile.
  */
 static __always_inline const struct carnet_provider *provider_at(const struct carnet_policy *policy, __u64 i)
 {

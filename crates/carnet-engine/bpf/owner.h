@@ -15,7 +15,7 @@
 #define OWNED_WANTED   0x40000000U /* the provider that was asked for is an owner */
 #define OWNED_GOVERNED 0x80000000U /* it is below the governed cgroup */
 
-/* Which providers count: OWNED_ANY, one by its index, which the answer then tells, or those with a listener on a port. */
+/* Which count: OWNED_ANY, a provider by its index, which the answer then tells, or those with a listener on a port. */
 #define OWNED_ANY      CARNET_NONE
 #define OWNED_ON(port) (0x10000U | (port))
 
