@@ -258,10 +258,10 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	/* A program before this one has refused it. */
 	if (!config || !ctx->sk || bpf_get_retval())
 		return 0;
-	attempt->policy = carnet_policy_at(config->policy_slot);
+	question->slot = policy_slot_now(config);
+	attempt->policy = carnet_policy_at(question->slot);
 	if (!attempt->policy)
 		return 0;
-	question->slot = config->policy_slot;
 	question->provider = CARNET_NONE;
 	question->rule = CARNET_NONE;
 	question->listener = CARNET_NONE;

@@ -23,14 +23,15 @@ int carnet_sock_create(struct bpf_sock *ctx)
 	struct carnet_event *event;
 	bool refused;
 	__u64 now;
-	__u32 i;
+	__u32 i, slot;
 
 	if (is_seen(type, protocol) || !config)
 		return 1;
-	policy = carnet_policy_at(config->policy_slot);
+	slot = policy_slot_now(config);
+	policy = carnet_policy_at(slot);
 	if (!policy)
 		return 1;
-	if (!caller_is_governed(config, &i))
+	if (!caller_is_governed(slot, &i))
 		return 1;
 	/* Services do as they like: what they have of a flow they have inspected. */
 	refused = i >= CARNET_MAX_PROVIDERS && policy->flags & CARNET_POLICY_STRICT;

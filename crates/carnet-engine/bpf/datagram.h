@@ -96,6 +96,18 @@ static __always_inline int datagram_sent(struct bpf_sock_addr *ctx, const struct
 	return error;
 }
 
+/*
+ * Packets leave without their socket's lock, and connect() may be writing what is known of it in another thread. What
+ * was read while the turn was even and the same is whole. Atomic with a result, which is a barrier on every machine.
+ */
+static __always_inline __u32 turn_of(struct carnet_connected *connected, __u32 step)
+{
+	__u32 turn = __sync_fetch_and_add(&connected->turn, step);
+
+	asm volatile("" : : "r"(turn));
+	return turn;
+}
+
 /* A UDP socket's call to the destination `to`. Returns 0, or the errno with which the call fails. */
 static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct carnet_destination *to, bool connect)
 {
@@ -108,9 +120,9 @@ static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct car
 
 	if (!config || !sk)
 		return 0;
-	slot = config->policy_slot;
+	slot = policy_slot_now(config);
 	policy = carnet_policy_at(slot);
-	if (!policy || !caller_is_governed(config, &i))
+	if (!policy || !caller_is_governed(slot, &i))
 		return 0;
 	dialer = provider_handle(policy, i);
 	to->cookie = bpf_get_socket_cookie(ctx);
@@ -129,11 +141,12 @@ static __always_inline int carnet_datagram(struct bpf_sock_addr *ctx, struct car
 		return ENOBUFS;
 	if (!connected)
 		return datagram_sent(ctx, config, to, family, dialer, quic_reason(policy, &to->remote, i));
+	turn_of(connected, 1);
 	record_begin(&connected->record, config, ctx, &to->remote, family, IPPROTO_UDP, 0, bpf_ktime_get_boot_ns());
 	connected->dialer = dialer;
 	connected->blocks_quic = !dialer && policy->flags & CARNET_POLICY_BLOCK_QUIC;
-	connected->judged = 0;
 	connected->told = 0;
+	turn_of(connected, 1);
 	return 0;
 }
 
@@ -228,9 +241,9 @@ static __always_inline void datagram_left(const struct carnet_connected *connect
 	datagram_tell(event, &to->remote, connected->dialer, reason, datagram_errno(reason) ? EPERM : 0);
 }
 
-/* Why a packet of a connected socket is refused. What the policy says is asked once for each connect() and policy. */
+/* Why a packet of a connected socket is refused. One that races with a connect() of its own program is, to be sure. */
 static __always_inline __u32 packet_reason(struct carnet_connected *connected, const struct carnet_addr *to,
-					   bool newest)
+					   __u32 turn)
 {
 	const struct carnet_config *config = carnet_config_now();
 	struct carnet_identities who = {};
@@ -241,21 +254,15 @@ static __always_inline __u32 packet_reason(struct carnet_connected *connected, c
 		return CARNET_REASON_QUIC;
 	if (!config)
 		return CARNET_REASON_UDP;
-	slot = config->policy_slot;
+	slot = policy_slot_now(config);
 	policy = carnet_policy_at(slot);
 	if (!policy || !(policy->flags & CARNET_POLICY_JUDGES_UDP))
 		return CARNET_REASON_UDP;
-	verdict = connected->judged;
-	if (!newest || !verdict || connected->generation != policy->generation) {
-		carnet_identify(&who.of[0], &connected->record.origin, (struct carnet_line *)connected->record.line,
-				slot);
-		verdict = datagram_verdict(policy, &who, to, provider_with_handle(connected->dialer, slot), slot);
-		if (newest) {
-			connected->generation = policy->generation;
-			connected->judged = verdict;
-		}
-	}
-	return verdict == CARNET_VERDICT_REFUSE ? CARNET_REASON_BLOCKED : CARNET_REASON_UDP;
+	carnet_identify(&who.of[0], &connected->record.origin, (struct carnet_line *)connected->record.line, slot);
+	verdict = datagram_verdict(policy, &who, to, provider_with_handle(connected->dialer, slot), slot);
+	if (turn & 1 || turn_of(connected, 0) != turn || verdict == CARNET_VERDICT_REFUSE)
+		return CARNET_REASON_BLOCKED;
+	return CARNET_REASON_UDP;
 }
 
 /*
@@ -268,7 +275,7 @@ int carnet_egress(struct __sk_buff *skb)
 	struct carnet_connected *connected;
 	struct carnet_destination to = {};
 	struct bpf_sock *sk = skb->sk;
-	__u32 reason;
+	__u32 reason, turn;
 	bool newest;
 
 	if (!sk)
@@ -283,11 +290,12 @@ int carnet_egress(struct __sk_buff *skb)
 	connected = bpf_sk_storage_get(&carnet_datagram_socks, sk, NULL, 0);
 	if (!connected)
 		return 1;
+	turn = turn_of(connected, 0);
 	to.remote.port = connected->record.origin.remote.port;
 	if (!datagram_goes_to(skb, &to.remote))
 		return 1;
 	newest = addr_equal(&to.remote, &connected->record.origin.remote);
-	reason = packet_reason(connected, &to.remote, newest);
+	reason = packet_reason(connected, &to.remote, turn);
 	if (!newest || !connected->told) {
 		to.cookie = bpf_get_socket_cookie(skb);
 		if (newest)

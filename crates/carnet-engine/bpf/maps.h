@@ -326,8 +326,7 @@ struct carnet_connected {
 	__u32                 dialer; /* handle of the provider whose owner made it, or 0 */
 	__u32                 told;
 	__u32                 blocks_quic; /* who connected is refused port 443 */
-	__u32                 judged;      /* CARNET_VERDICT_* on the newest connect(), 0: not asked yet */
-	__u64                 generation;  /* of that policy */
+	__u32                 turn;        /* counted up before and after all of this is written: odd meanwhile */
 };
 
 struct {
@@ -375,6 +374,12 @@ static __always_inline const struct carnet_config *carnet_config_now(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&carnet_config, &zero);
+}
+
+/* Which policy is in force. Asked once by each program: at the next asking it may be another one. */
+static __always_inline __u32 policy_slot_now(const struct carnet_config *config)
+{
+	return *(const volatile __u32 *)&config->policy_slot;
 }
 
 static __always_inline const struct carnet_policy *carnet_policy_at(__u32 slot)

@@ -166,9 +166,9 @@ static __always_inline bool made_elsewhere(void *sk)
 }
 
 /* Whether the calling process is governed, and the index of the provider it belongs to, CARNET_NONE: an application. */
-static __always_inline bool caller_is_governed(const struct carnet_config *config, __u32 *provider)
+static __always_inline bool caller_is_governed(__u32 slot, __u32 *provider)
 {
-	__u32 owned = carnet_owned_by_caller(OWNED_ANY, config->policy_slot);
+	__u32 owned = carnet_owned_by_caller(OWNED_ANY, slot);
 
 	*provider = owning_provider(owned);
 	return owned & OWNED_GOVERNED;

@@ -16,7 +16,7 @@ static __always_inline struct carnet_sock *renamed_sock(struct bpf_sock_addr *ct
 	const struct carnet_policy *policy;
 	struct bpf_sock *sk = ctx->sk;
 	struct carnet_sock *sock;
-	__u32 i;
+	__u32 i, slot;
 
 	if (!config || !sk)
 		return NULL;
@@ -26,8 +26,9 @@ static __always_inline struct carnet_sock *renamed_sock(struct bpf_sock_addr *ct
 	/* Disconnected since, with AF_UNSPEC, to be used again. After a reset the port is still there. */
 	if (!sk->dst_port)
 		return NULL;
-	policy = carnet_policy_at(config->policy_slot);
-	i = provider_with_handle(sock->flow.handle, config->policy_slot);
+	slot = policy_slot_now(config);
+	policy = carnet_policy_at(slot);
+	i = provider_with_handle(sock->flow.handle, slot);
 	if (!policy || i >= CARNET_MAX_PROVIDERS)
 		return NULL;
 	return provider_at(policy, i)->flags & CARNET_PROVIDER_SOCKNAME ? sock : NULL;

@@ -155,7 +155,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 
 	if (!config)
 		return;
-	slot = config->policy_slot;
+	slot = policy_slot_now(config);
 	policy = carnet_policy_at(slot);
 	if (!policy)
 		return;

@@ -52,8 +52,9 @@ static __always_inline bool is_tcp(struct bpf_sockopt *ctx)
 /* The caller's provider handle, or 0. */
 static __always_inline __u32 caller_handle(const struct carnet_config *config)
 {
-	const struct carnet_policy *policy = carnet_policy_at(config->policy_slot);
-	__u32 i = owning_provider(carnet_owned_by_caller(OWNED_ANY, config->policy_slot));
+	__u32 slot = policy_slot_now(config);
+	const struct carnet_policy *policy = carnet_policy_at(slot);
+	__u32 i = owning_provider(carnet_owned_by_caller(OWNED_ANY, slot));
 
 	return policy ? provider_handle(policy, i) : 0;
 }
@@ -267,9 +268,10 @@ int carnet_getsockopt(struct bpf_sockopt *ctx)
 /* May the caller set this record: is it the owner of the newest provider? */
 static __always_inline bool caller_owns_newest(const struct carnet_records *blob, const struct carnet_config *config)
 {
-	__u32 i = provider_with_handle(record_newest(blob), config->policy_slot);
+	__u32 slot = policy_slot_now(config);
+	__u32 i = provider_with_handle(record_newest(blob), slot);
 
-	return i < CARNET_MAX_PROVIDERS && carnet_owned_by_caller(i, config->policy_slot) & OWNED_WANTED;
+	return i < CARNET_MAX_PROVIDERS && carnet_owned_by_caller(i, slot) & OWNED_WANTED;
 }
 
 static __always_inline void set_event(struct bpf_sockopt *ctx, struct carnet_sock *sock, __u32 handle, int err)

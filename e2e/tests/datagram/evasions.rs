@@ -8,6 +8,7 @@ use std::thread;
 
 use carnet_abi::{REASON_QUIC, REASON_UDP, VERDICT_PASS, VERDICT_REFUSE};
 use carnet_e2e::{Sandbox, netns, raw};
+use carnet_policy::{HostAction, Match, Protocol};
 use libc::{EACCES, EPERM};
 use socket2::Socket;
 
@@ -74,6 +75,40 @@ fn nothing_of_quic_is_sent_while_another_thread_connects() {
         });
         assert_nothing(&at);
     });
+}
+
+/// One thread connects to and fro between a destination that is permitted and one that is not, and another one sends.
+#[test]
+fn nothing_that_is_blocked_is_sent_while_another_thread_connects() {
+    let mut sandbox = Sandbox::new();
+    let ((permitted, one), (blocked, other)) = (receiver("127.0.0.1:0"), receiver("127.0.0.1:0"));
+    let only_udp = Match { protocol: Some(Protocol::Udp), ..Match::default() };
+    sandbox.host_filter(only_udp.to(other.ip()).on_ports(other.port()..=other.port()), HostAction::Block);
+    sandbox.in_app(|| {
+        let socket = udp(one);
+        socket.connect(&one.into()).unwrap();
+        socket.send(b"1").expect("it is permitted");
+        let done = AtomicBool::new(false);
+        let sent = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    // Refused, or to the one that is permitted.
+                    let _ = socket.send(b"1");
+                }
+            });
+            let sends = || {
+                socket.connect(&one.into()).unwrap();
+                socket.connect(&other.into()).unwrap();
+                socket.send(b"1").is_ok()
+            };
+            let sent = (0..100_000).filter(|_| sends()).count();
+            done.store(true, Ordering::Relaxed);
+            sent
+        });
+        assert_eq!(sent, 0);
+    });
+    assert_eq!(received(&permitted), b"1");
+    assert_nothing(&blocked);
 }
 
 /// With a routing header, which needs no privilege, a packet goes to the header's first address, not to its socket's.
