@@ -83,4 +83,22 @@ static __always_inline bool ip_is_special(const __u8 ip[16])
 	return (head >> 24) == 0xff || (head >> 22) == (0xfe80 >> 6);
 }
 
+/* Puts an address in the place of the one that a hook was asked with. Each word by itself, as the verifier wants it. */
+static __always_inline void rewrite_v4(struct bpf_sock_addr *ctx, const struct carnet_addr *addr)
+{
+	ctx->user_ip4 = ip_words(addr->ip).w[3];
+	ctx->user_port = bpf_htons(addr->port);
+}
+
+static __always_inline void rewrite_v6(struct bpf_sock_addr *ctx, const struct carnet_addr *addr)
+{
+	struct ip_words words = ip_words(addr->ip);
+
+	ctx->user_ip6[0] = words.w[0];
+	ctx->user_ip6[1] = words.w[1];
+	ctx->user_ip6[2] = words.w[2];
+	ctx->user_ip6[3] = words.w[3];
+	ctx->user_port = bpf_htons(addr->port);
+}
+
 #endif /* CARNET_ADDRESS_H */

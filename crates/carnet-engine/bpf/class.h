@@ -160,33 +160,45 @@ static __always_inline __u16 class_if_id(const struct carnet_policy *policy, __u
 						class_if_value(policy, dimension, 0, id, slot);
 }
 
+/* All classes but that of a cgroup which filters name. Whether there are any such, which are then to be asked for. */
+static __always_inline bool identify(__u16 *class_of, const struct carnet_policy *policy, __u32 uid, __u32 gid,
+				     __u32 exe_dev, __u64 exe_ino, __u64 netns, __u32 slot)
+{
+	bool names_cgroups = has_dimension(policy, CARNET_BY_CGROUP);
+
+	class_of[IDENTITY(CARNET_BY_UID)] = class_if_id(policy, CARNET_BY_UID, uid, slot);
+	class_of[IDENTITY(CARNET_BY_GID)] = class_if_id(policy, CARNET_BY_GID, gid, slot);
+	class_of[IDENTITY(CARNET_BY_EXE)] = class_if_value(policy, CARNET_BY_EXE, exe_dev, exe_ino, slot);
+	class_of[IDENTITY(CARNET_BY_NETNS)] = class_if_value(policy, CARNET_BY_NETNS, 0, netns, slot);
+	class_of[IDENTITY(CARNET_BY_CGROUP)] =
+		names_cgroups ? policy->otherwise[IDENTITY(CARNET_BY_CGROUP)] : CARNET_CLASS_EVERYTHING;
+	return names_cgroups;
+}
+
+/* Cgroups are asked for from the deepest one up: a class counts those above in. False: no filter names this one. */
+static __always_inline bool identify_cgroup(__u16 *class_of, __u64 id, __u32 slot)
+{
+	__u32 *found = id ? class_of_value(CARNET_BY_CGROUP, 0, id, slot) : NULL;
+
+	if (found)
+		class_of[IDENTITY(CARNET_BY_CGROUP)] = *found;
+	return found;
+}
+
 /* The classes of a record's origin. */
 __noinline int carnet_identify(struct carnet_identity *identity, const struct carnet_origin *origin,
 			       const struct carnet_line *line, __u32 slot)
 {
 	const struct carnet_policy *policy = carnet_policy_at(slot);
-	__u16 *class_of;
-	__u32 *found;
 
 	if (!policy || !identity || !origin || !line)
 		return 0;
-	class_of = identity->class_of;
-	class_of[IDENTITY(CARNET_BY_UID)] = class_if_id(policy, CARNET_BY_UID, origin->uid, slot);
-	class_of[IDENTITY(CARNET_BY_GID)] = class_if_id(policy, CARNET_BY_GID, origin->gid, slot);
-	class_of[IDENTITY(CARNET_BY_EXE)] =
-		class_if_value(policy, CARNET_BY_EXE, origin->exe_dev, origin->exe_ino, slot);
-	class_of[IDENTITY(CARNET_BY_NETNS)] = class_if_value(policy, CARNET_BY_NETNS, 0, origin->netns_cookie, slot);
-	class_of[IDENTITY(CARNET_BY_CGROUP)] = CARNET_CLASS_EVERYTHING;
-	if (!has_dimension(policy, CARNET_BY_CGROUP))
+	if (!identify(identity->class_of, policy, origin->uid, origin->gid, origin->exe_dev, origin->exe_ino,
+		      origin->netns_cookie, slot))
 		return 0;
-	class_of[IDENTITY(CARNET_BY_CGROUP)] = policy->otherwise[IDENTITY(CARNET_BY_CGROUP)];
-	for (int i = CARNET_LINE - 1; i >= 0; i--) {
-		found = line->id[i] ? class_of_value(CARNET_BY_CGROUP, 0, line->id[i], slot) : NULL;
-		if (found) {
-			class_of[IDENTITY(CARNET_BY_CGROUP)] = *found;
+	for (int i = CARNET_LINE - 1; i >= 0; i--)
+		if (identify_cgroup(identity->class_of, line->id[i], slot))
 			break;
-		}
-	}
 	return 0;
 }
 
@@ -197,29 +209,15 @@ __noinline int carnet_identify_caller(struct carnet_identity *identity, __u64 ne
 	struct inode *exe = BPF_CORE_READ(task, mm, exe_file, f_inode);
 	const struct carnet_policy *policy = carnet_policy_at(slot);
 	__u64 ids = bpf_get_current_uid_gid();
-	__u16 *class_of;
 
 	if (!policy || !identity)
 		return 0;
-	class_of = identity->class_of;
-	class_of[IDENTITY(CARNET_BY_UID)] = class_if_id(policy, CARNET_BY_UID, ids, slot);
-	class_of[IDENTITY(CARNET_BY_GID)] = class_if_id(policy, CARNET_BY_GID, ids >> 32, slot);
-	class_of[IDENTITY(CARNET_BY_EXE)] = class_if_value(policy, CARNET_BY_EXE, BPF_CORE_READ(exe, i_sb, s_dev),
-							   BPF_CORE_READ(exe, i_ino), slot);
-	class_of[IDENTITY(CARNET_BY_NETNS)] = class_if_value(policy, CARNET_BY_NETNS, 0, netns, slot);
-	class_of[IDENTITY(CARNET_BY_CGROUP)] = CARNET_CLASS_EVERYTHING;
-	if (!has_dimension(policy, CARNET_BY_CGROUP))
+	if (!identify(identity->class_of, policy, ids, ids >> 32, BPF_CORE_READ(exe, i_sb, s_dev),
+		      BPF_CORE_READ(exe, i_ino), netns, slot))
 		return 0;
-	class_of[IDENTITY(CARNET_BY_CGROUP)] = policy->otherwise[IDENTITY(CARNET_BY_CGROUP)];
-	for (int level = CARNET_LINE; level > 0; level--) {
-		__u64 id = bpf_get_current_ancestor_cgroup_id(level);
-		__u32 *found = id ? class_of_value(CARNET_BY_CGROUP, 0, id, slot) : NULL;
-
-		if (found) {
-			class_of[IDENTITY(CARNET_BY_CGROUP)] = *found;
+	for (int level = CARNET_LINE; level > 0; level--)
+		if (identify_cgroup(identity->class_of, bpf_get_current_ancestor_cgroup_id(level), slot))
 			break;
-		}
-	}
 	return 0;
 }
 

@@ -357,10 +357,8 @@ int carnet_connect4(struct bpf_sock_addr *ctx)
 	ip_from_v4(remote->ip, ip);
 	remote->port = bpf_ntohs(port);
 	err = carnet_connect(&attempt);
-	if (is_redirected(&attempt, err)) {
-		ctx->user_ip4 = ip_words(attempt.search.found.ip).w[3];
-		ctx->user_port = bpf_htons(attempt.search.found.port);
-	}
+	if (is_redirected(&attempt, err))
+		rewrite_v4(ctx, &attempt.search.found);
 	return hook_return(err);
 }
 
@@ -381,15 +379,8 @@ int carnet_connect6(struct bpf_sock_addr *ctx)
 	ip_from_v6(remote->ip, a, b, c, d);
 	remote->port = bpf_ntohs(port);
 	err = carnet_connect(&attempt);
-	if (is_redirected(&attempt, err)) {
-		struct ip_words words = ip_words(attempt.search.found.ip);
-
-		ctx->user_ip6[0] = words.w[0];
-		ctx->user_ip6[1] = words.w[1];
-		ctx->user_ip6[2] = words.w[2];
-		ctx->user_ip6[3] = words.w[3];
-		ctx->user_port = bpf_htons(attempt.search.found.port);
-	}
+	if (is_redirected(&attempt, err))
+		rewrite_v6(ctx, &attempt.search.found);
 	return hook_return(err);
 }
 

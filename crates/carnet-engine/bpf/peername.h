@@ -22,10 +22,8 @@ int carnet_getpeername4(struct bpf_sock_addr *ctx)
 	struct carnet_sock *sock = redirected_sock(ctx);
 
 	/* IPV6_ADDRFORM makes an IPv4 socket of an IPv6 one, if only it leads to an IPv4 listener. */
-	if (sock && ip_is_v4(sock->flow.remote.ip)) {
-		ctx->user_ip4 = ip_words(sock->flow.remote.ip).w[3];
-		ctx->user_port = bpf_htons(sock->flow.remote.port);
-	}
+	if (sock && ip_is_v4(sock->flow.remote.ip))
+		rewrite_v4(ctx, &sock->flow.remote);
 	return 1;
 }
 
@@ -34,15 +32,8 @@ int carnet_getpeername6(struct bpf_sock_addr *ctx)
 {
 	struct carnet_sock *sock = redirected_sock(ctx);
 
-	if (sock) {
-		struct ip_words words = ip_words(sock->flow.remote.ip);
-
-		ctx->user_ip6[0] = words.w[0];
-		ctx->user_ip6[1] = words.w[1];
-		ctx->user_ip6[2] = words.w[2];
-		ctx->user_ip6[3] = words.w[3];
-		ctx->user_port = bpf_htons(sock->flow.remote.port);
-	}
+	if (sock)
+		rewrite_v6(ctx, &sock->flow.remote);
 	return 1;
 }
 

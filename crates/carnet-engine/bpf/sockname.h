@@ -40,10 +40,8 @@ int carnet_getsockname4(struct bpf_sock_addr *ctx)
 	struct carnet_sock *sock = renamed_sock(ctx);
 
 	/* An IPv4 socket has no way to say an IPv6 destination. */
-	if (sock && ip_is_v4(sock->flow.remote.ip)) {
-		ctx->user_ip4 = ip_words(sock->flow.remote.ip).w[3];
-		ctx->user_port = bpf_htons(sock->flow.remote.port);
-	}
+	if (sock && ip_is_v4(sock->flow.remote.ip))
+		rewrite_v4(ctx, &sock->flow.remote);
 	return 1;
 }
 
@@ -52,15 +50,8 @@ int carnet_getsockname6(struct bpf_sock_addr *ctx)
 {
 	struct carnet_sock *sock = renamed_sock(ctx);
 
-	if (sock) {
-		struct ip_words words = ip_words(sock->flow.remote.ip);
-
-		ctx->user_ip6[0] = words.w[0];
-		ctx->user_ip6[1] = words.w[1];
-		ctx->user_ip6[2] = words.w[2];
-		ctx->user_ip6[3] = words.w[3];
-		ctx->user_port = bpf_htons(sock->flow.remote.port);
-	}
+	if (sock)
+		rewrite_v6(ctx, &sock->flow.remote);
 	return 1;
 }
 

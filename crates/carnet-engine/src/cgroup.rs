@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, mounts};
 
 /// The mounted cgroup2 hierarchy.
 #[derive(Clone, Debug)]
@@ -19,14 +19,7 @@ pub struct Hierarchy {
 impl Hierarchy {
     /// Finds it in `/proc/self/mounts`; its place is never assumed, since hybrid systems have it elsewhere.
     pub fn find() -> Result<Self, Error> {
-        let mounts = fs::read_to_string("/proc/self/mounts")
-            .map_err(|error| Error::io("cannot read /proc/self/mounts", error))?;
-        let mount = mounts.lines().find_map(|line| {
-            let mut fields = line.split(' ').skip(1);
-            let place = fields.next()?;
-            (fields.next()? == "cgroup2").then(|| unescape(place))
-        });
-        match mount {
+        match mounts::of_type(&mounts::read()?, "cgroup2").next() {
             Some(mount) => Ok(Self { mount }),
             None => Err(Error::new(ErrorKind::NoCgroup2, "no cgroup2 hierarchy is mounted")),
         }
@@ -57,28 +50,6 @@ impl Hierarchy {
         }
         None
     }
-}
-
-/// `/proc/self/mounts` writes space, tab, newline and backslash as three octal digits.
-pub(crate) fn unescape(field: &str) -> PathBuf {
-    let mut out = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let digits = rest.get(at + 1..at + 4);
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                out.push(char::from(byte));
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    out.into()
 }
 
 /// One cgroup below the mount. It does not remove itself: see [`Cgroup::remove_tree`].
@@ -208,13 +179,6 @@ fn try_remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mount_points_with_escaped_characters() {
-        assert_eq!(unescape("/a\\040b"), Path::new("/a b"));
-        assert_eq!(unescape("/a\\134b\\0"), Path::new("/a\\b\\0"));
-        assert_eq!(unescape("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup"));
-    }
 
     #[test]
     fn levels_count_from_the_mount() {

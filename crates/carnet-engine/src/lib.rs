@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod listeners;
 mod load;
+mod mounts;
 mod netlink;
 mod routes;
 

@@ -1,19 +1,15 @@
 //! Where a bpf file system is mounted.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use crate::cgroup::unescape;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, mounts};
 
 /// Where a bpf file system is mounted, by `/proc/self/mounts`: `/sys/fs/bpf` where there is one, else the first.
 pub fn mount_point() -> Result<PathBuf, Error> {
-    let mounts =
-        fs::read_to_string("/proc/self/mounts").map_err(|error| Error::io("cannot read /proc/self/mounts", error))?;
-    choose(&mounts).ok_or_else(|| Error::new(ErrorKind::NoBpffs, "no bpf file system is mounted"))
+    choose(&mounts::read()?).ok_or_else(|| Error::new(ErrorKind::NoBpffs, "no bpf file system is mounted"))
 }
 
 /// `carnet` at the [`mount_point`].
@@ -34,12 +30,7 @@ pub fn check(directory: &Path) -> Result<(), Error> {
 }
 
 fn choose(mounts: &str) -> Option<PathBuf> {
-    let bpf = mounts.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(1);
-        let place = fields.next()?;
-        (fields.next()? == "bpf").then(|| unescape(place))
-    });
-    let all: Vec<_> = bpf.collect();
+    let all: Vec<_> = mounts::of_type(mounts, "bpf").collect();
     all.iter().find(|place| *place == Path::new("/sys/fs/bpf")).or(all.first()).cloned()
 }
 
