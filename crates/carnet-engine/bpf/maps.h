@@ -165,6 +165,17 @@ struct {
 	__type(value, struct carnet_routing);
 } carnet_routing SEC(".maps");
 
+/*
+ * Listeners that are a provider's whoever made them: its handle, by the listener's descriptor. An accepted socket has its
+ * listener's. It goes with the socket. That of an MPTCP connection: see sock_mark().
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, __u32);
+} carnet_marks SEC(".maps");
+
 /* Written by the kernel. ------------------------------------------------------------------------------------------ */
 
 /*
@@ -266,6 +277,14 @@ static __always_inline struct carnet_sock *sock_known(struct bpf_sock *sk, __u64
 		return bpf_sk_storage_get(&carnet_socks, connection, NULL, flags);
 	return bpf_sk_storage_get(&carnet_socks, sk, NULL, flags);
 }
+
+/* Marks of the sockets on which MPTCP listeners take plain TCP connections, which are not accepted from the listener. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, __u32);
+} carnet_subflow_marks SEC(".maps");
 
 /*
  * Flights: what is under way from one provider to one destination. Serves two ends: the runaway guard counts clients,

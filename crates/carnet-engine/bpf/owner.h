@@ -9,11 +9,12 @@
 
 /*
  * Whose something is: the index + 1 of the provider that owns it, of several the highest rank's, since a floor must not
- * be too low; 0: nobody's. And two answers more.
+ * be too low; 0: nobody's. And what else is known.
  */
 #define OWNED_INDEX    0x0000ffffU
 #define OWNED_WANTED   0x40000000U /* the provider that was asked for is an owner */
 #define OWNED_GOVERNED 0x80000000U /* it is below the governed cgroup */
+#define OWNED_MARKED   0x10000000U /* it is a marked listener, or was accepted by one */
 
 /* Which count: OWNED_ANY, a provider by its index, which the answer then tells, or those with a listener on a port. */
 #define OWNED_ANY      CARNET_NONE
@@ -25,19 +26,30 @@ static __always_inline struct sock *kernel_sock(void *sk)
 	return (struct sock *)bpf_skc_to_tcp_sock(sk);
 }
 
-static __always_inline __u32 owned_by(__u32 kind, __u64 id, __u32 wanted, __u32 slot)
+/* What is said of something that this provider owns. */
+static __always_inline __u32 owned_as(__u32 provider, __u32 wanted, __u32 slot)
 {
-	struct carnet_owner_key key = { .id = id, .kind = kind, .slot = slot };
-	const __u32 *provider = bpf_map_lookup_elem(&carnet_owners, &key);
 	const struct carnet_providers *on_port;
 
-	if (!provider)
-		return 0;
 	if (wanted != OWNED_ANY && wanted & OWNED_ON(0)) {
 		on_port = providers_on(wanted, slot);
-		return on_port && is_among(on_port, *provider) ? *provider + 1 : 0;
+		return on_port && is_among(on_port, provider) ? provider + 1 : 0;
 	}
-	return (*provider + 1) | (*provider == wanted ? OWNED_WANTED : 0);
+	return (provider + 1) | (provider == wanted ? OWNED_WANTED : 0);
+}
+
+static __always_inline const __u32 *owner(__u32 kind, __u64 id, __u32 slot)
+{
+	struct carnet_owner_key key = { .id = id, .kind = kind, .slot = slot };
+
+	return bpf_map_lookup_elem(&carnet_owners, &key);
+}
+
+static __always_inline __u32 owned_by(__u32 kind, __u64 id, __u32 wanted, __u32 slot)
+{
+	const __u32 *provider = owner(kind, id, slot);
+
+	return provider ? owned_as(*provider, wanted, slot) : 0;
 }
 
 static __always_inline __u32 owned_both(__u32 a, __u32 b)
@@ -104,6 +116,50 @@ static __always_inline __u32 owned_sock(void *sk, __u32 wanted, __u32 slot)
 				      wanted, slot);
 }
 
+/*
+ * Whose mark the socket has: a handle, or 0. User space marks an MPTCP listener as what processes hold, and connections
+ * come to its subflow: one by plain TCP is a copy of that. So a listener's mark is put there too, each time it is asked.
+ */
+static __always_inline __u32 sock_mark(struct bpf_sock *sk)
+{
+	struct mptcp_sock *connection = mptcp_connection(sk);
+	__u32 *mark, *copy, handle;
+
+	if (!connection) {
+		mark = bpf_sk_storage_get(&carnet_marks, sk, NULL, 0);
+		if (!mark)
+			mark = bpf_sk_storage_get(&carnet_subflow_marks, sk, NULL, 0);
+		return mark ? *mark : 0;
+	}
+	mark = bpf_sk_storage_get(&carnet_marks, connection, NULL, 0);
+	handle = mark ? *mark : 0;
+	copy = bpf_sk_storage_get(&carnet_subflow_marks, sk, NULL, handle ? BPF_SK_STORAGE_GET_F_CREATE : 0);
+	if (copy)
+		*copy = handle;
+	return handle;
+}
+
+/* By its mark. 0: it has none, or no provider of this policy's. A frame of its own, see carnet_connect(). */
+static __noinline __u32 owned_mark(struct bpf_sock *sk, __u32 wanted, __u32 slot)
+{
+	__u32 mark = sock_mark(sk);
+	const __u32 *provider = mark ? owner(OWNER_HANDLE, mark, slot) : NULL;
+
+	return provider ? owned_as(*provider, wanted, slot) | OWNED_MARKED : 0;
+}
+
+/*
+ * Of a listener, or of a socket that it has accepted: by its mark, and where it has none, by who made the listener. A
+ * mark says whose the connections are that arrive, not whose process has the socket: what is dialled with it, or asked
+ * of it and set on it, is not judged by the mark.
+ */
+static __always_inline __u32 owned_arrivals(struct bpf_sock *sk, __u32 wanted, __u32 slot)
+{
+	__u32 owned = owned_mark(sk, wanted, slot);
+
+	return owned ? owned : owned_sock(sk, wanted, slot);
+}
+
 static __always_inline __u32 sock_uid(void *sk)
 {
 	struct sock *sock = kernel_sock(sk);
@@ -121,12 +177,15 @@ static __always_inline __u32 owning_provider(__u32 owned)
 
 /*
  * Of all listeners that share a port with SO_REUSEPORT (a kernel address): does this provider own every one of them?
+ * Their marks cannot be seen, so a marked one that others have made has to be the only one.
  */
-__noinline int carnet_owns_group(__u64 address, __u32 provider, __u32 slot)
+__noinline int carnet_owns_group(__u64 address, __u32 first, __u32 provider, __u32 slot)
 {
 	struct sock_reuseport *group = (struct sock_reuseport *)address;
 	__u32 members = BPF_CORE_READ(group, num_socks), owned;
 
+	if (members == 1 && first & OWNED_MARKED)
+		return 1;
 	if (members > GROUP_MEMBERS)
 		return 0;
 	for (__u32 i = 0; i < GROUP_MEMBERS && i < members; i++) {
@@ -145,14 +204,14 @@ __noinline int carnet_owns_group(__u64 address, __u32 provider, __u32 slot)
  * Of a listener: the kernel may give a connection to any that shares its port, so all must be the provider's. Of what
  * owns this one, only the provider that was asked for or the highest on the port is looked for among the others.
  */
-static __always_inline __u32 owned_listener(void *sk, __u32 wanted, __u32 slot)
+static __always_inline __u32 owned_listener(struct bpf_sock *sk, __u32 wanted, __u32 slot)
 {
-	__u32 owned = owned_sock(sk, wanted, slot);
+	__u32 owned = owned_arrivals(sk, wanted, slot);
 	struct sock *sock = kernel_sock(sk);
 	__u64 group = sock ? (__u64)BPF_CORE_READ(sock, sk_reuseport_cb) : 0;
 	__u32 provider = wanted & OWNED_ON(0) ? owning_provider(owned) : wanted;
 
-	if (group && provider < CARNET_MAX_PROVIDERS && !carnet_owns_group(group, provider, slot))
+	if (group && provider < CARNET_MAX_PROVIDERS && !carnet_owns_group(group, owned, provider, slot))
 		return 0;
 	return owned;
 }

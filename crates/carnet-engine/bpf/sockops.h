@@ -130,7 +130,7 @@ static __always_inline void sockops_unannounced(struct bpf_sock_ops *ctx, struct
 
 	if (!providers_on(ends->local.port, slot))
 		return;
-	i = owning_provider(owned_sock(sk, OWNED_ON(ends->local.port), slot));
+	i = owning_provider(owned_arrivals(sk, OWNED_ON(ends->local.port), slot));
 	if (i >= CARNET_MAX_PROVIDERS)
 		return;
 	sock = sock_known(sk, BPF_SK_STORAGE_GET_F_CREATE);
@@ -169,7 +169,7 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	if (!flow)
 		return sockops_unannounced(ctx, sk, policy, slot, &ends);
 	i = provider_with_handle(flow->handle, slot);
-	if (i >= CARNET_MAX_PROVIDERS || !(owned_sock(sk, i, slot) & OWNED_WANTED)) {
+	if (i >= CARNET_MAX_PROVIDERS || !(owned_arrivals(sk, i, slot) & OWNED_WANTED)) {
 		/* SO_REUSEPORT or a quick successor: somebody else got it. Neither connection nor record. */
 		carnet_count(CARNET_COUNT_STRANGERS);
 		accepted_event(CARNET_EVENT_STRANGER, bpf_get_socket_cookie(ctx), flow, flow->handle, &ends);

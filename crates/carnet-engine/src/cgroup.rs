@@ -1,6 +1,7 @@
 //! Control groups, version 2: where they are mounted, and the ones Carnet makes. Plain files; no BPF here.
 
-use std::fs::{self, File};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirEntry, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -38,17 +39,24 @@ impl Hierarchy {
 
     /// The cgroup with this id. Walks the hierarchy, so it is not for hot paths.
     pub fn find_by_id(&self, id: u64) -> Option<PathBuf> {
+        self.paths_of(&BTreeSet::from([id])).into_values().next()
+    }
+
+    /// Those of the cgroups with these ids that are to be seen from here, by one walk over the hierarchy.
+    pub fn paths_of(&self, ids: &BTreeSet<u64>) -> BTreeMap<u64, PathBuf> {
+        let mut paths = BTreeMap::new();
         let mut open = vec![self.mount.clone()];
-        while let Some(path) = open.pop() {
-            if fs::metadata(&path).is_ok_and(|meta| meta.ino() == id) {
-                return Some(path);
+        while paths.len() < ids.len()
+            && let Some(path) = open.pop()
+        {
+            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
+            let is_directory = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+            open.extend(entries.filter(is_directory).map(|entry| entry.path()));
+            if let Some(id) = fs::metadata(&path).ok().map(|meta| meta.ino()).filter(|id| ids.contains(id)) {
+                paths.insert(id, path);
             }
-            let Ok(entries) = fs::read_dir(&path) else { continue };
-            open.extend(
-                entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()),
-            );
         }
-        None
+        paths
     }
 }
 

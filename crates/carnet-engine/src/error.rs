@@ -88,7 +88,15 @@ impl fmt::Display for Error {
                 )
             }
             ErrorKind::NoBpffs => f.write_str(". Mount one: mount -t bpf -o mode=700 bpf /sys/fs/bpf"),
-            ErrorKind::Held(_) => f.write_str(". Stop it first, or give this one a folder of its own"),
+            ErrorKind::Held(Some(pid)) => write!(
+                f,
+                ". End it first (kill {pid}; where it is stopped or does not answer, kill -9 {pid}: what is in force stays), \
+                 or give this one a folder of its own"
+            ),
+            ErrorKind::Held(None) => f.write_str(
+                ". It is not to be seen from here, so it is in another container, say. End it first, or give this one a \
+                 folder of its own",
+            ),
             ErrorKind::Incompatible(_) => f.write_str(
                 ". Nothing was changed, and the engine that is pinned goes on. Go back to the build that pinned it, or \
                  take it down first (`carnet down`) and start this one anew: connections that services have already asked \

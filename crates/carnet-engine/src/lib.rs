@@ -21,8 +21,10 @@ mod error;
 mod events;
 mod listeners;
 mod load;
+mod marks;
 mod mounts;
 mod netlink;
+mod netns;
 mod routes;
 
 pub use apply::DEEPEST_OWNER;
@@ -31,8 +33,9 @@ pub use apply::{PRIVATE_TWINS, Twin};
 pub use attach::Attachment;
 pub use error::{Error, ErrorKind};
 pub use events::EventReader;
-pub use listeners::{Listener, listeners};
+pub use listeners::{Listener, listeners, listeners_on};
 #[doc(hidden)]
 pub use load::FLIGHT_COUNTS;
 pub use load::{Engine, Options};
+pub use netns::netns_cookie;
 pub use routes::{RouteNotice, RouteWatch, Routes};

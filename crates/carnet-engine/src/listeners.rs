@@ -24,22 +24,39 @@ pub struct Listener {
     pub cgroup_id: u64,
     /// Of its maker.
     pub uid: u32,
+    /// Connections in its queue that nobody has accepted yet.
+    pub waiting: u32,
+    /// Most that fit there.
+    pub backlog: u32,
+    /// As `fstat()` tells it of the socket's descriptors.
+    pub inode: u32,
 }
 
 impl Listener {
     /// One that is root's, in no cgroup that is known, and takes what the address says.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, v6_only: false, cgroup_id: 0, uid: 0 }
+        Self { address, v6_only: false, cgroup_id: 0, uid: 0, waiting: 0, backlog: 0, inode: 0 }
     }
 }
 
 /// Every TCP socket that listens on this port.
 pub fn listeners(port: u16) -> Result<Vec<Listener>, Error> {
+    listeners_on(&[port])
+}
+
+/// Every TCP socket that listens on one of these ports. The kernel is asked once for all of them.
+pub fn listeners_on(ports: &[u16]) -> Result<Vec<Listener>, Error> {
     let mut found = Vec::new();
+    // Port 0 is every port.
+    let asked = match ports {
+        [] => return Ok(found),
+        [port] => *port,
+        _ => 0,
+    };
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        dump(family, port, &mut found)
-            .map_err(|error| Error::io(format!("cannot ask the kernel who listens on port {port}"), error))?;
+        dump(family, asked, &mut found).map_err(|error| Error::io("cannot ask the kernel who listens", error))?;
     }
+    found.retain(|listener| ports.contains(&listener.address.port()));
     Ok(found)
 }
 
@@ -66,7 +83,14 @@ fn listener(body: &[u8]) -> io::Result<Listener> {
     } else {
         SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, 0).into()
     };
-    let mut listener = Listener { uid: answer.uid, ..Listener::new(address) };
+    let mut listener = Listener {
+        uid: answer.uid,
+        // Of a listening socket these are not bytes.
+        waiting: answer.receive_queue,
+        backlog: answer.send_queue,
+        inode: answer.inode,
+        ..Listener::new(address)
+    };
     for (kind, value) in netlink::attributes(attributes) {
         match kind {
             INET_DIAG_SKV6ONLY => listener.v6_only = value.first().is_some_and(|&only| only != 0),
@@ -129,8 +153,10 @@ const INET_DIAG_CGROUP_ID: u16 = 21;
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-    use std::os::fd::AsRawFd;
+    use std::fs::File;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::fs::MetadataExt;
 
     use nix::sys::socket::sockopt::Ipv6V6Only;
     use nix::sys::socket::{
@@ -169,6 +195,25 @@ mod tests {
             assert!(found.iter().all(|found| found.address != other.local_addr().unwrap()));
             assert!(found.iter().all(|found| found.cgroup_id != 0), "no cgroup: {found:?}");
         }
+    }
+
+    #[test]
+    fn connections_that_nobody_has_accepted_wait() {
+        let [one, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let ports = [&one, &other].map(|listener| listener.local_addr().unwrap().port());
+        let _waiting = TcpStream::connect(one.local_addr().unwrap()).unwrap();
+        let inode = |listener: &TcpListener| {
+            let file = File::from(OwnedFd::from(listener.try_clone().unwrap()));
+            file.metadata().unwrap().ino() as u32
+        };
+
+        let mut found = listeners_on(&ports).unwrap();
+
+        found.sort_by_key(|found| found.address.port() != ports[0]);
+        let seen: Vec<_> = found.iter().map(|found| (found.waiting, found.inode)).collect();
+        assert_eq!(seen, [(1, inode(&one)), (0, inode(&other))]);
+        assert!(found.iter().all(|found| found.backlog > 0), "{found:?}");
+        assert_eq!(listeners_on(&[]).unwrap(), []);
     }
 
     #[test]

@@ -322,7 +322,7 @@ pub(crate) fn open(options: &Options) -> Result<OpenObject, Error> {
     Ok(open)
 }
 
-fn load(open: OpenObject) -> Result<Object, Error> {
+pub(crate) fn load(open: OpenObject) -> Result<Object, Error> {
     open.load().map_err(|error| {
         let what = "cannot load the kernel program";
         match missing_capabilities() {

@@ -12,6 +12,17 @@
 //! is never adopted, and removed by the next one that pins, adopts or removes there. Who works on the folder has it locked,
 //! and an [`Engine`] has it as long as it lives.
 //!
+//! Who starts adopts what is there, and where there is nothing goes on in this order, which leaves no gap whenever the
+//! process is killed, and nothing half-made that anything depends on:
+//!
+//! 1. [`Engine::adopt`]. `None`: [`Engine::load`].
+//! 2. [`Engine::apply`]: from the first link on there is a policy.
+//! 3. [`Engine::pin`], before anything is attached. What is attached first and pinned then is taken off again by a kill in
+//!    between, and half a set of links is removed by the next start.
+//! 4. [`Engine::attach_services`] for the services' cgroups, [`Engine::attach_outside_service`] for those outside, and
+//!    [`Engine::attach_governed`] at last. Each link is pinned as it is attached. Who adopts says all of it again: what is
+//!    attached stays, and what a kill has left out is added.
+//!
 //! [`Engine::adopt`] goes on where another process has ended, of this build or of an earlier one. Which layouts it takes on
 //! is in docs/adr/0018-pins-outlive-the-daemon.md.
 
@@ -82,11 +93,11 @@ impl Engine {
         adopt::adopt(folder, options)
     }
 
-    /// Takes the engine off this host: detaches everything, removes the pins, and ends. See [`remove`].
+    /// Takes the engine off this host: detaches everything, removes the pins where there are any, and ends. See [`remove`].
     pub fn take_down(mut self) -> Result<Removed, Error> {
         match self.pins.take() {
             Some(folder) => remove::remove_all(folder),
-            None => Ok(Removed { links: self.links.len(), was_whole: true }),
+            None => remove::detach_all(&self),
         }
     }
 

@@ -20,12 +20,11 @@ use std::mem;
 use std::os::fd::OwnedFd;
 use std::thread::{self, JoinHandle};
 
-use libbpf_rs::{MapHandle, ProgramInput};
+use libbpf_rs::MapHandle;
 
 use self::map::Tables;
 use self::watch::{Mirror, Watch};
-use crate::load::program;
-use crate::{Engine, Error};
+use crate::{Engine, Error, netns};
 
 /// This network namespace's routes. [`Routes::watch`] puts them in force and keeps them current.
 pub struct Routes {
@@ -64,7 +63,7 @@ impl Engine {
         // Before the first reading, so that no change is missed.
         let notices =
             notices::subscribe().map_err(|error| Error::io("cannot subscribe to changes of routes", error))?;
-        let tables = Tables::of(self, self.netns()?)?;
+        let tables = Tables::of(self, netns::of_this_thread(&self.object)?)?;
         Ok(Routes { notices, tables, local: self.map_handle("carnet_local")? })
     }
 
@@ -72,15 +71,6 @@ impl Engine {
     /// does it, and [`Routes`] does it again when addresses come or go. Returns for how many there was no room.
     pub fn update_local_addresses(&self) -> Result<usize, Error> {
         local::update(&self.map("carnet_local")?)
-    }
-
-    /// Cookie of the calling thread's network namespace, as the kernel program sees it.
-    fn netns(&self) -> Result<u64, Error> {
-        let program = program(&self.object, NETNS)?;
-        let mut cookie = [0; 8];
-        let input = ProgramInput { context_in: Some(&mut cookie), ..ProgramInput::default() };
-        program.test_run(input).map_err(|error| Error::bpf("cannot ask for the network namespace", error))?;
-        Ok(u64::from_ne_bytes(cookie))
     }
 }
 
@@ -206,8 +196,6 @@ impl fmt::Display for RouteNotice {
     }
 }
 
-/// In bpf/netns.h.
-const NETNS: &str = "carnet_netns";
 /// Readings that somebody's changes may spoil.
 const TRIES: u32 = 8;
 

@@ -3,16 +3,17 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
-use std::{fs, io, process};
+use std::{fs, io, process, thread};
 
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
-use carnet_engine::{Engine, ErrorKind, Options};
+use carnet_engine::{Engine, ErrorKind, Options, netns_cookie};
 use carnet_policy::{Action, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Reach, Service, SockName};
 use libbpf_rs::MapCore;
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Uid, seteuid};
 
 #[test]
@@ -100,6 +101,44 @@ fn an_owner_too_deep_is_refused_and_the_policy_stays() {
     assert_eq!(*error.kind(), ErrorKind::Policy);
     assert_one_line(&error, &["12 levels"]);
     place.connect(server.local_addr().unwrap()).expect_err("the old policy is in force");
+}
+
+#[test]
+fn a_network_namespace_has_the_cookie_that_records_say() {
+    let place = Place::new("netns");
+    let mut engine = Engine::load(&place.cgroup, &Options::default()).expect("the engine loads");
+    engine.attach_governed(&place.cgroup).expect("attach");
+    engine.apply(&block_all().compile(1).unwrap()).expect("apply");
+    let mut events = engine.events().expect("events");
+    let mut connected = || {
+        place.connect(([127, 0, 0, 1], 9).into()).expect_err("blocked");
+        let mut cookies = Vec::new();
+        events.poll(Duration::from_secs(5), &mut |event| cookies.push(event.record.origin.netns_cookie)).unwrap();
+        assert_eq!(cookies.len(), 1);
+        cookies[0]
+    };
+    let here = connected();
+    assert_eq!(netns_cookie(Path::new("/proc/self/ns/net")).unwrap(), here);
+    thread::scope(|scope| {
+        let there = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace; this test needs root");
+            let path = fs::canonicalize("/proc/thread-self").expect("/proc is mounted").join("ns/net");
+            let cookie = netns_cookie(&path).unwrap();
+            assert_eq!(cookie, connected(), "{}", path.display());
+            assert_eq!(netns_cookie(Path::new("/proc/self/ns/net")).unwrap(), here, "the process is where it was");
+            cookie
+        });
+        assert_ne!(there.join().expect("the thread"), here);
+    });
+}
+
+#[test]
+fn what_is_no_network_namespace_has_no_cookie() {
+    let error = netns_cookie(Path::new("/run/netns/carnet-none")).expect_err("it is not there");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    let error = netns_cookie(Path::new("/proc/self/ns/uts")).expect_err("of another kind");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("/proc/self/ns/uts"), "{error}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod dead;
 mod dialled;
 mod direct;
 mod limits;
+mod passed;
 mod stranger;
 
 use std::net::SocketAddr;

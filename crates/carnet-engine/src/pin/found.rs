@@ -1,9 +1,7 @@
 //! What is pinned at a folder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use carnet_abi::Config;
@@ -76,11 +74,15 @@ pub struct FoundProgram {
     pub tag: [u8; 8],
 }
 
-/// Says what is pinned at `folder`. It loads nothing, changes nothing and locks nothing.
+/// Says what is pinned at `folder`. It loads nothing, changes nothing and locks nothing. Where the caller may not look
+/// there, it fails with [`ErrorKind::NoPrivilege`](crate::ErrorKind::NoPrivilege).
 pub fn inspect(path: &Path) -> Result<State, Error> {
     mount::check(path.parent().unwrap_or(path))?;
-    if !path.exists() {
-        return Ok(State::Absent);
+    // What may not be looked at may well be there.
+    match path.try_exists() {
+        Ok(true) => {}
+        Ok(false) => return Ok(State::Absent),
+        Err(error) => return Err(Error::io(format!("cannot look at {}", path.display()), error)),
     }
     let held_by = folder::holder(path);
     match folder::stamp(path)? {
@@ -97,7 +99,8 @@ impl Found {
             let is_attached = is_attached(&folder::link(folder, &program, cgroup));
             links.push(FoundLink { program, cgroup, path: None, is_attached });
         }
-        let paths = paths_of(&links.iter().map(|link| link.cgroup).collect());
+        let ids = links.iter().map(|link| link.cgroup).collect();
+        let paths = Hierarchy::find().map_or_else(|_| BTreeMap::new(), |hierarchy| hierarchy.paths_of(&ids));
         for link in &mut links {
             link.path = paths.get(&link.cgroup).cloned();
         }
@@ -178,21 +181,4 @@ fn is_attached(path: &Path) -> bool {
 fn value(map: &Path, key: u32) -> Option<Vec<u8>> {
     let map = MapHandle::from_pinned_path(map).ok().filter(|map| map.key_size() == 4)?;
     map.lookup(&key.to_ne_bytes(), MapFlags::ANY).ok()?
-}
-
-/// Paths of the cgroups with these ids, by one walk over the hierarchy.
-fn paths_of(ids: &BTreeSet<u64>) -> BTreeMap<u64, PathBuf> {
-    let mut paths = BTreeMap::new();
-    let Ok(hierarchy) = Hierarchy::find() else { return paths };
-    let mut open = vec![hierarchy.mount().to_owned()];
-    while let Some(path) = open.pop().filter(|_| paths.len() < ids.len()) {
-        let entries = fs::read_dir(&path).into_iter().flatten().flatten();
-        open.extend(
-            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
-        );
-        if let Some(id) = fs::metadata(&path).ok().map(|meta| meta.ino()).filter(|id| ids.contains(id)) {
-            paths.insert(id, path);
-        }
-    }
-    paths
 }

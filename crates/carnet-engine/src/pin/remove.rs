@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use libbpf_rs::{Link, MapCore, MapHandle};
 
 use super::folder::{self, Folder};
-use crate::Error;
-use crate::attach::{place_of, redirects};
+use crate::attach::{Attached, Attachment, place_of, redirects};
+use crate::{Engine, Error};
 
 /// What has been removed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Removed {
-    /// Links that were pinned, and have been detached.
+    /// Links that have been detached.
     pub links: usize,
     /// Whether it was whole. Otherwise a process had ended in the middle of pinning or removing it.
     pub was_whole: bool,
@@ -43,14 +43,33 @@ pub fn remove_all(folder: Folder) -> Result<Removed, Error> {
     for link in &redirecting {
         detach(&folder, link)?;
     }
-    if !redirecting.is_empty() {
-        wait_for_handovers(&folder);
+    if !redirecting.is_empty()
+        && let Ok(map) = MapHandle::from_pinned_path(folder.map(HANDOVERS))
+    {
+        wait_for_handovers(&map);
     }
     for link in &others {
         detach(&folder, link)?;
     }
     folder.clear()?;
     Ok(Removed { links: links.len(), was_whole })
+}
+
+/// The same for an engine without pins.
+pub fn detach_all(engine: &Engine) -> Result<Removed, Error> {
+    let mut links: Vec<_> = engine.links.iter().collect();
+    links.sort_by_key(|attached| std::cmp::Reverse(place_of(attached.at.program)));
+    let (redirecting, others): (Vec<_>, Vec<_>) =
+        links.into_iter().partition(|attached| redirects(attached.at.program));
+    let detach = |Attached { at: Attachment { program, cgroup }, link }: &Attached| {
+        link.detach().map_err(|error| Error::bpf(format!("cannot take {program} off the cgroup {cgroup}"), error))
+    };
+    redirecting.iter().try_for_each(|attached| detach(attached))?;
+    if !redirecting.is_empty() {
+        wait_for_handovers(&engine.map(HANDOVERS)?);
+    }
+    others.iter().try_for_each(|attached| detach(attached))?;
+    Ok(Removed { links: redirecting.len() + others.len(), was_whole: true })
 }
 
 fn detach(folder: &Folder, (program, cgroup): &(String, u64)) -> Result<(), Error> {
@@ -62,12 +81,12 @@ fn detach(folder: &Folder, (program, cgroup): &(String, u64)) -> Result<(), Erro
 }
 
 /// Connections between their SYN and the service's taking them. Those to a service that stands still are not waited for.
-fn wait_for_handovers(folder: &Folder) {
+fn wait_for_handovers(map: &impl MapCore) {
     let end = Instant::now() + PATIENCE;
-    let Ok(map) = MapHandle::from_pinned_path(folder.map("carnet_handovers")) else { return };
     while map.keys().next().is_some() && Instant::now() < end {
         thread::sleep(Duration::from_millis(5));
     }
 }
 
+const HANDOVERS: &str = "carnet_handovers";
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -1,6 +1,8 @@
 //! Engines that are pinned, adopted and removed, and what is said where that is not possible. Needs root.
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
+mod inspect;
+mod order;
 mod place;
 
 use std::fs::{self, Permissions};
@@ -134,7 +136,8 @@ fn two_never_have_one_engine() {
         Engine::load(&place.cgroup, &Options::default()).unwrap().pin(&place.folder).expect_err("held"),
     ] {
         assert_eq!(*error.kind(), mine);
-        assert_one_line(&error, &[&process::id().to_string(), place.folder.to_str().unwrap()]);
+        let to_do = format!("kill -9 {}: what is in force stays", process::id());
+        assert_one_line(&error, &[&to_do, place.folder.to_str().unwrap()]);
     }
     assert_eq!(place.found().held_by, Some(process::id()));
     assert_eq!(place.links(), links);
@@ -384,6 +387,7 @@ fn connects(reader: &mut EventReader) -> Vec<SocketAddr> {
     seen.iter().filter(|event| event.kind == EVENT_CONNECT).map(|event| event.remote.to_socket_addr()).collect()
 }
 
+/// What every message is, and what this one has to have in it.
 fn assert_one_line(error: &carnet_engine::Error, says: &[&str]) {
     let text = error.to_string();
     assert!(!text.contains('\n') && !text.contains("  "), "{text}");
