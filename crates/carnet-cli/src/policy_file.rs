@@ -11,12 +11,24 @@ use carnet_policy::file::{Host, Loader, Mistakes, PolicyFile, Resolved};
 pub fn read(path: &Path, host: &dyn Host) -> Result<Result<(PolicyFile, Resolved), Mistakes>> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let name = path.display().to_string();
-    let folder = Folder(path.parent().unwrap_or(Path::new("")).to_owned());
+    let folder = Folder::of(path);
     Ok(PolicyFile::text(&name, bytes).and_then(|text| PolicyFile::read(&name, &text, &folder, host)))
 }
 
 /// Where paths that are not absolute begin.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// The one that a policy file is in.
+    pub fn of(file: &Path) -> Self {
+        Self(file.parent().unwrap_or(Path::new("")).to_owned())
+    }
+
+    /// The one that this process is in.
+    pub fn current() -> Self {
+        Self(PathBuf::new())
+    }
+}
 
 impl Loader for Folder {
     fn load(&self, path: &Path) -> io::Result<String> {

@@ -5,6 +5,8 @@
 //!   sets' files by a Loader          users, programs, cgroups by a Host    └──► warnings
 //! ```
 //!
+//! [`PolicyFile::extend`] adds providers and filters to a file that stays as it is.
+//!
 //! Nothing here touches the system: what has to be read or looked up is asked of a [`Loader`] and a [`Host`].
 //! [`PolicyFile::read`] does both steps and returns the mistakes of both at once. The reference of the language is
 //! `docs/policy.md`.
@@ -12,6 +14,7 @@
 mod conditions;
 mod control;
 mod entry;
+mod extend;
 mod finding;
 mod host;
 mod locate;
@@ -24,17 +27,15 @@ mod source;
 mod syntax;
 mod warnings;
 
-use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
-use toml::Spanned;
 use toml::de::DeTable;
 
 pub use self::control::{Control, Principal};
 pub use self::finding::{Finding, Id, Level, Mistakes};
 pub use self::host::{Account, Answer, CgroupAt, ExecutableAt, Host, Nowhere, OpenTo, Writers};
-pub use self::resolve::Resolved;
+pub use self::resolve::{Resolved, Watched};
 pub use self::source::Place;
 
 use self::control::ControlEntry;
@@ -42,21 +43,21 @@ use self::entry::{FilterEntry, ProviderEntry, choice, tables};
 use self::locate::check_names;
 use self::read::Reader;
 use self::sets::Sets;
-use self::source::Source;
+use self::source::{Source, Texts};
 use self::syntax::Syntax;
 use crate::{Action, HostAction};
 
 /// A policy file that has no mistake in itself. What it names has not been looked up yet.
 #[derive(Clone, Debug)]
 pub struct PolicyFile {
-    source: Source,
+    texts: Texts,
     default: HostAction,
     block_quic: bool,
     strict: bool,
     providers: Vec<ProviderEntry>,
     filters: Vec<FilterEntry<HostAction>>,
     control: ControlEntry,
-    unused_sets: Vec<Spanned<String>>,
+    sets: Sets,
 }
 
 /// Reads the files that a policy file names.
@@ -75,7 +76,7 @@ impl PolicyFile {
     /// [`PolicyFile::parse`] and [`PolicyFile::resolve`], with the mistakes of both.
     pub fn read(name: &str, text: &str, loader: &dyn Loader, host: &dyn Host) -> Result<(Self, Resolved), Mistakes> {
         let (file, mut mistakes) = Self::parse_all(name, text, loader);
-        let (resolved, more) = file.resolve_all(host);
+        let (resolved, more) = file.resolve_all(host, &[]);
         mistakes.extend(more);
         Mistakes::of(mistakes, name).map_or(Ok((file, resolved)), Err)
     }
@@ -90,28 +91,21 @@ impl PolicyFile {
         })
     }
 
+    /// The files that its sets are in, as it names them.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sets.files()
+    }
+
     /// What could be read, and all mistakes.
     fn parse_all(name: &str, text: &str, loader: &dyn Loader) -> (Self, Vec<Finding>) {
         let source = Source::new(name, text);
         let syntax = Syntax::of(&source);
         let (table, _) = syntax::parse(&syntax.readable);
-        let mut reader = Reader::new(&source, loader);
-        let mut file = Self::of_table(&mut reader, table.get_ref());
+        let texts = Texts::of(source);
+        let mut reader = Reader::new(&texts, loader);
+        let file = Self::of_table(&mut reader, table.get_ref());
         check_names(&file, &mut reader);
-        let mut findings = reader.findings;
-        if !syntax.findings.is_empty() {
-            // What may follow from those: a key that could not be read is not missing.
-            let lines: HashSet<_> = syntax.findings.iter().map(|finding| finding.place.line).collect();
-            let may_be_there = |id| matches!(id, Id::UnknownSet | Id::UnknownProvider) && syntax.is_cut;
-            findings.retain(|finding| {
-                let is_in_file = finding.place.file == name;
-                finding.id != Id::MissingKey
-                    && !may_be_there(finding.id)
-                    && !(is_in_file && lines.contains(&finding.place.line))
-            });
-            findings.extend(syntax.findings);
-        }
-        file.source = source;
+        let findings = syntax.with_what_does_not_follow(reader.findings, name);
         (file, findings)
     }
 
@@ -128,7 +122,7 @@ impl PolicyFile {
         let boolean = |reader: &mut Reader, key: &str| keys.value(key).and_then(|value| reader.boolean(key, value));
         let actions = [("permit", HostAction::Permit), ("block", HostAction::Block)];
         let mut file = Self {
-            source: Source::new("", ""),
+            texts: reader.texts.clone(),
             default: choice(reader, &keys, "default", &actions).unwrap_or(HostAction::Permit),
             block_quic: boolean(reader, "block-quic").unwrap_or_default(),
             strict: boolean(reader, "strict").unwrap_or_default(),
@@ -137,9 +131,10 @@ impl PolicyFile {
             control: keys
                 .value("control")
                 .map_or_else(ControlEntry::default, |value| ControlEntry::read(reader, value)),
-            unused_sets: Vec::new(),
+            sets: Sets::default(),
         };
-        file.unused_sets = sets.finish(reader);
+        sets.finish(reader);
+        file.sets = sets;
         file
     }
 

@@ -14,6 +14,7 @@ mod compile;
 mod decide;
 mod explain;
 pub mod file;
+mod handles;
 mod matching;
 mod mistake;
 mod policy;
@@ -26,6 +27,7 @@ mod who;
 pub use compile::{Bytes, Image, Progress};
 pub use decide::{Carried, Decision, Question, Reason, Verdict, decide};
 pub use explain::{Assumed, Explanation, Fate, Hop, Stop, explain, walk};
+pub use handles::Handles;
 pub use matching::{Mismatch, Part};
 pub use mistake::{Error, FilterName, Mistake};
 pub use policy::{

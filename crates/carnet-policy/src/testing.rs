@@ -4,6 +4,7 @@
 
 mod conditions;
 mod evaluate;
+mod plain;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -15,6 +16,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 pub use self::evaluate::evaluate;
+pub use self::plain::plain_provider;
 
 use self::conditions::{Noise, Shared, anywhere, identity, known, matches, noise, shared};
 use crate::matching::Effect;

@@ -218,6 +218,10 @@ ids! {
         Shadowed "shadowed"
         /// A provider that no filter redirects to.
         Unreached "unreached"
+        /// A provider whose filters redirect what its listeners cannot get.
+        NoListener "no-listener"
+        /// A filter that lets through what it should not, since that is not there (yet).
+        NothingExcepted "nothing-excepted"
         /// A set that nothing uses.
         UnusedSet "unused-set"
     }

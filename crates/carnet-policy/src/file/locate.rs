@@ -22,8 +22,8 @@ pub(super) fn check_names(file: &PolicyFile, reader: &mut Reader) {
         match first.get(&**name.get_ref()) {
             Some(span) => {
                 let what = format!("two providers are named {:?}", shown(name.get_ref()));
-                let finding = Finding::new(Id::Duplicate, reader.source.place(name.span()), what, "rename one");
-                reader.findings.push(finding.also(reader.source.place(span.clone()), "the first is here"));
+                let finding = Finding::new(Id::Duplicate, reader.texts.place(name.span()), what, "rename one");
+                reader.findings.push(finding.also(reader.texts.place(span.clone()), "the first is here"));
             }
             None => {
                 first.insert(name.get_ref(), name.span());
@@ -72,14 +72,14 @@ impl PolicyFile {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Image, Mistakes> {
         resolved.policy.compile_with(generation, progress).map_err(|error| {
-            let place = |mistake: &Mistake| Finding::new(Id::TooMany, self.source.place(0..0), mistake.to_string(), "");
+            let place = |mistake: &Mistake| Finding::new(Id::TooMany, self.texts.place(0..0), mistake.to_string(), "");
             Mistakes::all(error.mistakes().iter().map(place).collect())
         })
     }
 
     /// `None` for what has been told.
     fn locate(&self, policy: &Policy, mistake: &Mistake) -> Option<Finding> {
-        let at = |id, span, what: String, action: &str| Some(Finding::new(id, self.source.place(span), what, action));
+        let at = |id, span, what: String, action: &str| Some(Finding::new(id, self.texts.place(span), what, action));
         match mistake {
             Mistake::TooManyProviders { count } => {
                 let span = self.providers.get(MAX_PROVIDERS)?.name_span();
@@ -93,7 +93,7 @@ impl PolicyFile {
                 let (first, second) = (self.provider(first)?, self.provider(second)?);
                 let what = format!("two providers have rank {rank}");
                 let finding = at(Id::Duplicate, second.rank.as_ref()?.span(), what, "ranks are unique: change one")?;
-                Some(finding.also(self.source.place(first.rank.as_ref()?.span()), "the first is here"))
+                Some(finding.also(self.texts.place(first.rank.as_ref()?.span()), "the first is here"))
             }
             Mistake::NoListener { provider } => {
                 let span = self.provider(provider)?.listeners.as_ref()?.span();
@@ -124,7 +124,7 @@ impl PolicyFile {
                     both(self.listener_spans(first, *listener), self.listener_spans(second, *listener))?;
                 let what = format!("{listener} is given twice");
                 let finding = at(Id::Duplicate, second, what, "a listener is one provider's, once")?;
-                Some(finding.also(self.source.place(first), "the first is here"))
+                Some(finding.also(self.texts.place(first), "the first is here"))
             }
             Mistake::NoOwner { provider } => {
                 let span = self.provider(provider)?.owners.as_ref()?.span();
@@ -152,7 +152,7 @@ impl PolicyFile {
                 let (first, second) = spans?;
                 let what = "this owner is given twice".to_owned();
                 let finding = at(Id::Duplicate, second, what, "an owner is one provider's, once")?;
-                Some(finding.also(self.source.place(first), "the first is here"))
+                Some(finding.also(self.texts.place(first), "the first is here"))
             }
             Mistake::LateVia { filter, via } => {
                 let (provider, via) = (self.provider(filter.provider.as_ref()?)?, self.provider(via)?);
@@ -167,7 +167,7 @@ impl PolicyFile {
                     via_rank.get_ref()
                 );
                 let finding = at(Id::LateVia, span, what, "name a provider of a lower rank")?;
-                Some(finding.also(self.source.place(via_rank.span()), "its rank is here"))
+                Some(finding.also(self.texts.place(via_rank.span()), "its rank is here"))
             }
             Mistake::NoUdp { filter } => {
                 let what = "providers do not get UDP: this filter has no effect".to_owned();

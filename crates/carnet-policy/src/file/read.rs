@@ -9,11 +9,11 @@ use toml::de::{DeTable, DeValue};
 use crate::file::Loader;
 use crate::file::finding::{Finding, Id};
 use crate::file::nearest::{instead, one_of};
-use crate::file::source::{Source, shown};
+use crate::file::source::{Texts, shown};
 
 /// Reads one file, and keeps what is wrong with it.
 pub(super) struct Reader<'s> {
-    pub source: &'s Source,
+    pub texts: &'s Texts,
     pub loader: &'s dyn Loader,
     pub findings: Vec<Finding>,
 }
@@ -30,13 +30,13 @@ pub(super) struct Keys<'t, 'i> {
 }
 
 impl<'s> Reader<'s> {
-    pub fn new(source: &'s Source, loader: &'s dyn Loader) -> Self {
-        Self { source, loader, findings: Vec::new() }
+    pub fn new(texts: &'s Texts, loader: &'s dyn Loader) -> Self {
+        Self { texts, loader, findings: Vec::new() }
     }
 
     /// Notes a mistake.
     pub fn mistake(&mut self, id: Id, span: Range<usize>, what: impl Into<String>, action: impl Into<String>) {
-        self.findings.push(Finding::new(id, self.source.place(span), what, action));
+        self.findings.push(Finding::new(id, self.texts.place(span), what, action));
     }
 
     /// The table, after all its keys have been looked at.

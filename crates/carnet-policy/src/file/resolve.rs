@@ -1,6 +1,7 @@
 //! From names to what they are on a host.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use toml::Spanned;
 
@@ -8,39 +9,82 @@ use crate::file::conditions::Names;
 use crate::file::control::{ControlEntry, Principal, PrincipalEntry};
 use crate::file::entry::{FilterEntry, OwnerEntry, ProviderEntry};
 use crate::file::finding::{Finding, Id};
-use crate::file::resolve::lookup::{Lookup, Program};
+use crate::file::resolve::lookup::{Lookup, Program, Said, Sense};
 use crate::file::{Control, Host, Mistakes, PolicyFile};
-use crate::{Action, Condition, Filter, FilterRef, HostAction, HostFilter, Match, Owner, Policy, Provider};
+use crate::{Action, Condition, Executable, Filter, FilterRef, HostAction, HostFilter, Match, Owner, Policy, Provider};
 
 mod lookup;
 
 /// A policy file on a host.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// Handles count from 1 in the order of the file; the engine gives its own.
+    /// Handles count from 1 in the order of the file; a daemon gives its own: [`Handles`](crate::Handles).
     pub policy: Policy,
     /// Who may do what over the control socket.
     pub control: Control,
     /// What is not there (yet), and what was not looked up.
     pub notes: Vec<Finding>,
+    /// Users and groups that are named and could not be asked for, so that it is not known what conditions on them
+    /// should hold for. The policy leaves them out, as it does what does not exist: it should not be put in force in
+    /// the place of one that knows them. Notes have them, too.
+    pub unasked: Vec<Finding>,
     /// Providers of the policy none of whose owners is there: nobody listens for them.
     pub dead: Vec<usize>,
+    /// What is named and can become another thing, or come, or go.
+    pub watched: Watched,
     /// Programs that are there, and where they are named first.
-    pub(super) executables: Vec<Program>,
+    pub(super) programs: Vec<Program>,
     /// Filters that hold for nothing until something that they name is there.
     pub(super) waiting: HashSet<FilterRef>,
+    /// Conditions that except nothing until something that they name is there.
+    pub(super) unexcepted: Vec<Unexcepted>,
+}
+
+/// A `not-` condition none of whose values is there.
+#[derive(Clone, Debug)]
+pub(super) struct Unexcepted {
+    pub filter: FilterRef,
+    pub key: &'static str,
+    /// Of its first value.
+    pub span: Range<usize>,
+}
+
+/// What a policy names, by its name, and what it was found to be: `None` where nothing was. In the order of the names.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Watched {
+    /// Programs by their paths.
+    pub executables: Vec<(String, Option<Executable>)>,
+    /// Ids of cgroups by their paths below the root cgroup.
+    pub cgroups: Vec<(String, Option<u64>)>,
+    /// Cookies of network namespaces.
+    pub netns: Vec<(String, Option<u64>)>,
+}
+
+impl Resolved {
+    /// The programs that were found at the paths that are named.
+    pub fn executables(&self) -> impl Iterator<Item = (&str, Executable)> {
+        self.watched.executables.iter().filter_map(|(path, found)| Some((&**path, (*found)?)))
+    }
 }
 
 impl PolicyFile {
     /// Looks everything up that the file names. What is not there (yet) is a note, and conditions on it hold for
     /// nothing; a user or group that does not exist is a mistake.
     pub fn resolve(&self, host: &dyn Host) -> Result<Resolved, Mistakes> {
-        let (resolved, mistakes) = self.resolve_all(host);
-        Mistakes::of(mistakes, self.source.name()).map_or(Ok(resolved), Err)
+        self.resolve_keeping(host, &[])
     }
 
-    pub(super) fn resolve_all(&self, host: &dyn Host) -> (Resolved, Vec<Finding>) {
-        let mut resolver = Resolver { file: self, lookup: Lookup::new(host, &self.source), waiting: HashSet::new() };
+    /// The same, where these programs are what is meant by these paths, too: they were there, others have taken their
+    /// places, and processes still run them.
+    pub fn resolve_keeping(&self, host: &dyn Host, kept: &[(String, Executable)]) -> Result<Resolved, Mistakes> {
+        let (resolved, mistakes) = self.resolve_all(host, kept);
+        Mistakes::of(mistakes, self.texts.name()).map_or(Ok(resolved), Err)
+    }
+
+    pub(super) fn resolve_all(&self, host: &dyn Host, kept: &[(String, Executable)]) -> (Resolved, Vec<Finding>) {
+        let lookup = Lookup::new(host, &self.texts, kept);
+        let mut resolver = Resolver { file: self, lookup, waiting: HashSet::new(), unexcepted: Vec::new() };
         let mut dead = Vec::new();
         let mut providers = Vec::new();
         for (at, entry) in self.providers.iter().enumerate() {
@@ -54,10 +98,10 @@ impl PolicyFile {
         let policy =
             Policy { default: self.default, providers, filters, block_quic: self.block_quic, strict: self.strict };
         let control = resolver.control(&self.control);
-        let Resolver { lookup, waiting, .. } = resolver;
-        let (mut mistakes, notes, executables) = lookup.finish();
+        let Resolver { lookup, waiting, unexcepted, .. } = resolver;
+        let Said { mut mistakes, notes, unasked, watched, programs } = lookup.finish();
         mistakes.extend(self.locate_mistakes(&policy));
-        (Resolved { policy, control, notes, dead, executables, waiting }, mistakes)
+        (Resolved { policy, control, notes, unasked, dead, watched, programs, waiting, unexcepted }, mistakes)
     }
 }
 
@@ -65,6 +109,7 @@ struct Resolver<'f> {
     file: &'f PolicyFile,
     lookup: Lookup<'f>,
     waiting: HashSet<FilterRef>,
+    unexcepted: Vec<Unexcepted>,
 }
 
 impl Resolver<'_> {
@@ -120,7 +165,7 @@ impl Resolver<'_> {
                 None => Found::Unknown,
             },
             OwnerEntry::Cgroup(path) if path == "/" => Found::Is(Owner::Cgroup { id: 1, level: 0 }),
-            OwnerEntry::Cgroup(path) => match self.lookup.cgroup(path, owner.span()) {
+            OwnerEntry::Cgroup(path) => match self.lookup.cgroup(path, owner.span(), Sense::Only) {
                 Found::Is(at) => Found::Is(Owner::Cgroup { id: at.id, level: at.level }),
                 Found::No => Found::No,
                 Found::Unknown => Found::Unknown,
@@ -150,19 +195,37 @@ impl Resolver<'_> {
         let conditions = &entry.conditions;
         let mut waits = false;
         let lookup = &mut self.lookup;
-        let uids = condition(&conditions.uids, &mut waits, |user| lookup.users(user.get_ref(), user.span()));
-        let gids = condition(&conditions.gids, &mut waits, |group| lookup.groups(group.get_ref(), group.span()));
-        let exes = condition(&conditions.exes, &mut waits, |path| lookup.executable(path.get_ref(), path.span()));
-        let cgroups =
-            condition(&conditions.cgroups, &mut waits, |path| match lookup.cgroup(path.get_ref(), path.span()) {
+        let uids = condition(&conditions.uids, &mut waits, |user, _| lookup.users(user.get_ref(), user.span()));
+        let gids = condition(&conditions.gids, &mut waits, |group, _| lookup.groups(group.get_ref(), group.span()));
+        let exes = condition(&conditions.exes, &mut waits, |path, sense| {
+            lookup.executable(path.get_ref(), path.span(), sense)
+        });
+        let cgroups = condition(&conditions.cgroups, &mut waits, |path, sense| {
+            match lookup.cgroup(path.get_ref(), path.span(), sense) {
                 Found::Is(at) => Some(at.line),
                 Found::No | Found::Unknown => None,
-            });
-        let netns = condition(&conditions.netns, &mut waits, |name| lookup.netns(name.get_ref(), name.span()));
+            }
+        });
+        let netns = condition(&conditions.netns, &mut waits, |name, sense| {
+            lookup.netns(name.get_ref(), name.span(), sense)
+        });
         // A provider that does not exist has been told.
-        let via = condition(&conditions.via, &mut waits, |via| self.file.provider_named(via.get_ref()));
+        let via = condition(&conditions.via, &mut waits, |via, _| self.file.provider_named(via.get_ref()));
         if waits {
             self.waiting.insert(place);
+        }
+        let missing = [
+            ("not-exe", Id::NoExecutable, &conditions.exes),
+            ("not-cgroup", Id::NoCgroup, &conditions.cgroups),
+            ("not-netns", Id::NoNetns, &conditions.netns),
+        ];
+        for (key, kind, names) in missing {
+            let names = &names.except;
+            if let Some(first) = names.first()
+                && names.iter().all(|name| self.lookup.lacks(kind, name.get_ref()))
+            {
+                self.unexcepted.push(Unexcepted { filter: place, key, span: first.span() });
+            }
         }
         Match {
             protocol: conditions.protocol,
@@ -212,17 +275,17 @@ impl PolicyFile {
 }
 
 /// The condition on what the names stand for; `waits` where it would hold for something if all were there.
-fn condition<T, U>(
+fn condition<T, U, F: IntoIterator<Item = U>>(
     names: &Names<T>,
     waits: &mut bool,
-    mut look_up: impl FnMut(&Spanned<T>) -> Option<U>,
+    mut look_up: impl FnMut(&Spanned<T>, Sense) -> F,
 ) -> Condition<U> {
     let only = names.only.as_ref().map(|names| {
-        let found: Vec<_> = names.iter().filter_map(&mut look_up).collect();
+        let found: Vec<_> = names.iter().flat_map(|name| look_up(name, Sense::Only)).collect();
         *waits |= found.is_empty() && !names.is_empty();
         vec![found.into()]
     });
-    let except: Vec<_> = names.except.iter().filter_map(&mut look_up).collect();
+    let except: Vec<_> = names.except.iter().flat_map(|name| look_up(name, Sense::Except)).collect();
     Condition { only, except: if except.is_empty() { Vec::new() } else { vec![except.into()] } }
 }
 

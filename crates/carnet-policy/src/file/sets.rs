@@ -16,12 +16,13 @@ use crate::file::read::{Reader, Value, one_or_more, type_name};
 use crate::file::source::shown;
 
 /// The `[sets.NAME]` of a file.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Sets {
     by_name: BTreeMap<String, Set>,
 }
 
 /// One set. What is in its file is known once somebody has used the set for prefixes, or for ports.
+#[derive(Clone, Debug)]
 struct Set {
     /// Of its name.
     span: Range<usize>,
@@ -33,13 +34,13 @@ struct Set {
     is_used: bool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Shared {
     Prefixes(Arc<[Prefix]>),
     Ports(Arc<[RangeInclusive<u16>]>),
 }
 
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     Prefixes,
     Ports,
@@ -98,14 +99,23 @@ impl Sets {
         sets
     }
 
-    /// Reads what nobody has used, for its mistakes. Returns the names of those sets, and where they are.
-    pub fn finish(&mut self, reader: &mut Reader) -> Vec<Spanned<String>> {
-        let mut unused = Vec::new();
-        for (name, set) in self.by_name.iter_mut().filter(|(_, set)| !set.is_used) {
-            set.load(reader, set.kind.unwrap_or(Kind::Prefixes));
-            unused.push(Spanned::new(set.span.clone(), name.clone()));
+    /// Reads what nobody has used, for its mistakes, and for who uses it later.
+    pub fn finish(&mut self, reader: &mut Reader) {
+        for set in self.by_name.values_mut().filter(|set| !set.is_used) {
+            let kind = *set.kind.get_or_insert(Kind::Prefixes);
+            set.load(reader, kind);
         }
-        unused
+    }
+
+    /// The names of those that nobody has used, and where they are.
+    pub fn unused(&self) -> impl Iterator<Item = Spanned<&str>> {
+        let unused = self.by_name.iter().filter(|(_, set)| !set.is_used);
+        unused.map(|(name, set)| Spanned::new(set.span.clone(), &**name))
+    }
+
+    /// The files that they are in, as they are named.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.by_name.values().filter_map(|set| Some(Path::new(set.file.as_ref()?.get_ref())))
     }
 
     /// What is in a set that is used at `span`.
@@ -146,7 +156,7 @@ impl Set {
         if let Some(file) = &self.file {
             match reader.loader.load(Path::new(file.get_ref())) {
                 Ok(text) => {
-                    let folder = Path::new(reader.source.name()).parent().unwrap_or(Path::new(""));
+                    let folder = Path::new(reader.texts.name()).parent().unwrap_or(Path::new(""));
                     let name = folder.join(file.get_ref()).display().to_string();
                     let findings = &mut reader.findings;
                     match kind {

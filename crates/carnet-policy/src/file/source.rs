@@ -1,6 +1,7 @@
 //! A text, and where in it something is.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Where something is in a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -19,6 +20,13 @@ pub struct Place {
     pub marked: Range<usize>,
 }
 
+impl Place {
+    /// Of these bytes of a text that findings call `file`; the nearest there are, where there are none.
+    pub fn of(file: &str, text: &str, span: Range<usize>) -> Self {
+        Source::new(file, text).place(span)
+    }
+}
+
 /// The text of one file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Source {
@@ -26,6 +34,39 @@ pub(super) struct Source {
     text: String,
     /// Where each line begins.
     lines: Vec<usize>,
+}
+
+/// The texts of a policy: the file, and what has been added to it. One span is a place in one of them: they are
+/// counted as one text, with a byte between two.
+#[derive(Clone, Debug)]
+pub(super) struct Texts {
+    /// With where each begins.
+    parts: Vec<(usize, Arc<Source>)>,
+}
+
+impl Texts {
+    pub fn of(source: Source) -> Self {
+        Self { parts: vec![(0, Arc::new(source))] }
+    }
+
+    /// These, and one more behind them. Also where that begins.
+    pub fn and(&self, source: Source) -> (Self, usize) {
+        let start = self.parts.last().map_or(0, |(start, source)| start + source.text().len() + 1);
+        let more = (start, Arc::new(source));
+        (Self { parts: self.parts.iter().cloned().chain([more]).collect() }, start)
+    }
+
+    /// What the file is called.
+    pub fn name(&self) -> &str {
+        self.parts.first().map_or("", |(_, source)| source.name())
+    }
+
+    /// Of any range, as [`Source::place`].
+    pub fn place(&self, span: Range<usize>) -> Place {
+        let at = self.parts.partition_point(|(start, _)| *start <= span.start).saturating_sub(1);
+        let (start, source) = &self.parts[at];
+        source.place(span.start - start..span.end.saturating_sub(*start))
+    }
 }
 
 impl Source {
@@ -65,7 +106,9 @@ impl Source {
 
 /// Shows the control characters of a name from anywhere as what they are, and its end where it is long.
 pub(super) fn shown(name: &str) -> String {
-    let mut shown: String = name.chars().take(LONGEST_NAME).flat_map(char::escape_debug).collect();
+    // Messages have names in quotes, which are escaped there.
+    let escaped = |c: char| if matches!(c, '"' | '\'' | '\\') { c.to_string() } else { c.escape_debug().to_string() };
+    let mut shown: String = name.chars().take(LONGEST_NAME).map(escaped).collect();
     if name.chars().nth(LONGEST_NAME).is_some() {
         shown.push_str("...");
     }
@@ -135,6 +178,20 @@ mod tests {
     fn a_span_of_several_lines_is_marked_on_its_first() {
         let place = Source::new("f", "a = [\n1,\n2]").place(4..11);
         assert_eq!((place.line, place.marked, place.span), (1, 4..5, 4..11));
+    }
+
+    #[test]
+    fn a_place_is_in_the_text_that_it_is_of() {
+        let (texts, second) = Texts::of(Source::new("first", "a\nb")).and(Source::new("second", "c\nd"));
+        let (texts, third) = texts.and(Source::new("third", ""));
+        assert_eq!((second, third, texts.name()), (4, 8, "first"));
+        for (at, file, line, column) in
+            [(0, "first", 1, 1), (3, "first", 2, 2), (4, "second", 1, 1), (6, "second", 2, 1), (8, "third", 1, 1)]
+        {
+            let place = texts.place(at..at + 1);
+            assert_eq!((&place.file[..], place.line, place.column), (file, line, column), "{at}");
+        }
+        assert_eq!(texts.place(99..99).file, "third");
     }
 
     #[test]

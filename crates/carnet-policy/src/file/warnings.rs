@@ -2,6 +2,7 @@
 
 mod chain;
 mod filters;
+mod listeners;
 mod owners;
 mod programs;
 mod ranges;
@@ -10,8 +11,10 @@ mod region;
 use std::ops::Range;
 
 use self::region::Regions;
-use crate::FilterRef;
+use crate::matching::Effect;
+use crate::{FilterRef, Policy};
 use crate::file::finding::{Finding, Id};
+use crate::file::resolve::Unexcepted;
 use crate::file::source::shown;
 use crate::file::{Host, PolicyFile, Resolved};
 
@@ -23,6 +26,8 @@ impl PolicyFile {
     ///   wanted to go.
     /// - Owners that are too wide, or within each other.
     /// - Programs that others than root can put something else in the place of; scripts.
+    /// - Destinations of a family that none of a provider's listeners is of.
+    /// - Filters that let through what they should except, since that is not there.
     /// - Filters that can hold for nothing, that come behind one filter which decides all they could, providers without
     ///   a filter that redirects to them, sets without use.
     pub fn warnings(&self, resolved: &Resolved, host: &dyn Host) -> Vec<Finding> {
@@ -31,8 +36,12 @@ impl PolicyFile {
         owners::look(&mut warnings, resolved, host);
         programs::look(&mut warnings, resolved);
         let idle = filters::look(&mut warnings, resolved, &regions);
+        listeners::look(&mut warnings, resolved, &regions, &idle);
         chain::look(&mut warnings, resolved, &regions, &idle);
-        for set in &self.unused_sets {
+        for unexcepted in &resolved.unexcepted {
+            warnings.unexcepted(&resolved.policy, unexcepted);
+        }
+        for set in self.sets.unused() {
             let what = format!("nothing uses the set {:?}", shown(set.get_ref()));
             warnings.add(Id::UnusedSet, set.span(), what, "remove it, or use it: \"@NAME\" in remote or remote-port");
         }
@@ -69,12 +78,29 @@ struct Warnings<'f> {
 }
 
 impl Warnings<'_> {
+    /// Of a filter that lets through. What one blocks or redirects too much is seen.
+    fn unexcepted(&mut self, policy: &Policy, Unexcepted { filter, key, span }: &Unexcepted) {
+        let (effect, word) = match *filter {
+            FilterRef::Host(at) => (policy.filters.get(at).map(|filter| filter.action.into()), "permits"),
+            FilterRef::Provider { provider, filter } => {
+                let provider = policy.providers.get(provider);
+                (provider.and_then(|all| all.filters.get(filter)).map(|filter| (&filter.action).into()), "skips")
+            }
+        };
+        if effect.is_some_and(Effect::lets_through) {
+            let name = self.file.shown_filter(*filter);
+            let what = format!("the filter {name:?} {word} what {key:?} should except, too: nothing of it is there");
+            let action = "see that it is there, or look at its name";
+            self.add(Id::NothingExcepted, span.clone(), what, action);
+        }
+    }
+
     fn add(&mut self, id: Id, span: Range<usize>, what: impl Into<String>, action: impl Into<String>) {
-        self.findings.push(Finding::new(id, self.file.source.place(span), what, action));
+        self.findings.push(Finding::new(id, self.file.texts.place(span), what, action));
     }
 
     fn add_with(&mut self, id: Id, span: Range<usize>, what: String, action: &str, also: (Range<usize>, &str)) {
-        let finding = Finding::new(id, self.file.source.place(span), what, action);
-        self.findings.push(finding.also(self.file.source.place(also.0), also.1));
+        let finding = Finding::new(id, self.file.texts.place(span), what, action);
+        self.findings.push(finding.also(self.file.texts.place(also.0), also.1));
     }
 }

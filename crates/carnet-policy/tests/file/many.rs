@@ -9,10 +9,10 @@ use crate::stage::{Folder, Somewhere, findings};
 
 fn provider(number: usize, conditions: &str) -> String {
     format!(
-        "[[provider]]\nname = 'p{number}'\nrank = {number}\nlisten = '127.0.0.1:{}'\nowner = {{ uid = {} }}\n\
+        "[[provider]]\nname = 'p{number}'\nrank = {number}\nlisten = ['127.0.0.1:{port}', '[::1]:{port}']\nowner = {{ uid = {} }}\n\
          [[provider.filter]]\nname = 'a'\naction = 'redirect'\nmatch = {{ {conditions} }}\n",
-        20_000 + number,
-        50_000 + number
+        50_000 + number,
+        port = 20_000 + number
     )
 }
 

@@ -8,7 +8,7 @@ use crate::file::finding::Id;
 use crate::file::source::shown;
 use crate::file::warnings::Warnings;
 use crate::file::warnings::ranges::Budget;
-use crate::file::warnings::region::{Region, Regions};
+use crate::file::warnings::region::{REMOTE, Region, Regions, special};
 use crate::matching::Effect;
 use crate::{Action, FilterRef, Policy};
 
@@ -64,6 +64,17 @@ fn one_by_one<'r>(
             idle.insert(at);
             continue;
         }
+        if is_for_nobody(&resolved.policy, at, region, budget) {
+            let what = format!(
+                "the filter {:?} never matches: no provider gets connections to broadcast, multicast and link-local \
+                 addresses",
+                warnings.file.shown_filter(at)
+            );
+            let action = "remove it, or name other destinations";
+            warnings.add(Id::NeverMatches, warnings.file.filter_span(at), what, action);
+            idle.insert(at);
+            continue;
+        }
         if let Some((first, _)) = earlier.iter().find(|(_, earlier)| earlier.covers(region, budget)) {
             let of = match (first, at) {
                 (FilterRef::Host(_), FilterRef::Provider { .. }) => "the host's filter",
@@ -83,6 +94,13 @@ fn one_by_one<'r>(
             earlier.push((at, region));
         }
     }
+}
+
+/// Whether a filter redirects only what no provider gets.
+fn is_for_nobody(policy: &Policy, at: FilterRef, region: &Region, budget: &Budget) -> bool {
+    let FilterRef::Provider { provider, filter } = at else { return false };
+    matches!(policy.providers[provider].filters[filter].action, Action::Redirect { .. })
+        && special().covers(&region.dimensions[REMOTE], budget)
 }
 
 /// Whether a filter decides every connection that its conditions hold for. One that lets through by who connects does

@@ -7,7 +7,7 @@ use crate::file::source::shown;
 use crate::file::warnings::Warnings;
 
 pub fn look(warnings: &mut Warnings, resolved: &Resolved) {
-    for program in &resolved.executables {
+    for program in &resolved.programs {
         let (path, at) = program.get_ref();
         let path = shown(path);
         if let Some(why) = forgeable(&at.file_system) {

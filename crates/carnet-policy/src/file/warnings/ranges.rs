@@ -77,6 +77,18 @@ impl Ranges {
             })
     }
 
+    /// Whether anything is in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        let (mut own, mut others) = (self.0.iter().peekable(), other.0.iter().peekable());
+        while let (Some(&&(first, last)), Some(&&(start, end))) = (own.peek(), others.peek()) {
+            if first <= end && start <= last {
+                return true;
+            }
+            if last < end { own.next() } else { others.next() };
+        }
+        false
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (u128, u128)> {
         self.0.iter().copied()
     }
@@ -127,6 +139,7 @@ mod tests {
                 covers &= is_in(&a) || !is_in(&b);
             }
             prop_assert_eq!(x.covers(&y, &Budget::new(1000)), covers);
+            prop_assert_eq!(x.meets(&y), left != x);
             prop_assert_eq!(left.is_empty(), y.covers(&x, &Budget::new(1000)));
             prop_assert!(left.0.windows(2).all(|pair| pair[0].1.checked_add(1).is_some_and(|end| end < pair[1].0)), "{:?}", left);
         }

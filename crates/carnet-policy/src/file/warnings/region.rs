@@ -157,6 +157,19 @@ impl Cgroups {
     }
 }
 
+/// Broadcast, multicast and link-local addresses, to which no provider gets connections.
+pub fn special() -> Ranges {
+    let v4 = |address: [u8; 4], length| Prefix { address: IpAddr::from(address), length };
+    let v6 = |first: u16, length| Prefix { address: IpAddr::from([first, 0, 0, 0, 0, 0, 0, 0]), length };
+    let all = [v4([255; 4], 32), v4([224, 0, 0, 0], 4), v4([169, 254, 0, 0], 16), v6(0xff00, 8), v6(0xfe80, 10)];
+    Ranges::of(all.iter().map(addresses).collect())
+}
+
+/// All of IPv4.
+pub fn ipv4() -> Ranges {
+    Ranges::of(vec![addresses(&Prefix { address: IpAddr::from([0; 4]), length: 0 })])
+}
+
 /// In the IPv4-mapped form.
 fn addresses(prefix: &Prefix) -> (u128, u128) {
     let (bits, length) = match prefix.address {
