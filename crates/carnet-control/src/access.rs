@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
-use tokio::{net::UnixStream, sync::watch};
+use tokio::sync::watch;
 
 /// What a caller may do. Each role has the rights of those before it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -29,27 +29,13 @@ pub struct Access {
     pub administer: Identities,
 }
 
-/// Users, by themselves or by their primary group.
+/// Users, by themselves or by their groups.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identities {
     /// Effective uids.
     pub uids: BTreeSet<u32>,
-    /// Effective gids. Supplementary groups do not count: the kernel tells them by `SO_PEERGROUPS`, which no safe
-    /// binding has, and what `/proc` says may be of another process by the time it is read.
+    /// Effective gids, and supplementary groups where [`Caller::groups`](crate::Caller::groups) has them.
     pub gids: BTreeSet<u32>,
-}
-
-/// The process at the other end, as it was when it connected.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Caller {
-    /// Effective uid.
-    pub uid: u32,
-    /// Effective gid.
-    pub gid: u32,
-    /// Its process, as far as the kernel can tell it. For messages: the connection may have been passed on.
-    pub pid: Option<i32>,
-    /// What it may do, by the access lists of this moment.
-    pub role: Option<Role>,
 }
 
 /// Replaces the access lists of a server that runs.
@@ -58,12 +44,12 @@ pub struct AccessLists(pub(crate) watch::Sender<Access>);
 
 impl Access {
     /// The highest role of a process with these ids.
-    pub fn role(&self, uid: u32, gid: u32) -> Option<Role> {
-        if uid == ROOT || self.administer.has(uid, gid) {
+    pub fn role(&self, uid: u32, gids: &[u32]) -> Option<Role> {
+        if uid == ROOT || self.administer.has(uid, gids) {
             Some(Role::Administrator)
-        } else if self.register.has(uid, gid) {
+        } else if self.register.has(uid, gids) {
             Some(Role::Registrar)
-        } else if self.read.has(uid, gid) {
+        } else if self.read.has(uid, gids) {
             Some(Role::Reader)
         } else {
             None
@@ -73,20 +59,8 @@ impl Access {
 
 impl Identities {
     /// Whether one of them is meant.
-    pub fn has(&self, uid: u32, gid: u32) -> bool {
-        self.uids.contains(&uid) || self.gids.contains(&gid)
-    }
-}
-
-impl Caller {
-    /// The process that connected, with no role yet.
-    pub(crate) fn of(stream: &UnixStream) -> std::io::Result<Self> {
-        let credentials = stream.peer_cred()?;
-        Ok(Self { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid(), role: None })
-    }
-
-    pub(crate) fn by(self, access: &Access) -> Self {
-        Self { role: access.role(self.uid, self.gid), ..self }
+    pub fn has(&self, uid: u32, gids: &[u32]) -> bool {
+        self.uids.contains(&uid) || gids.iter().any(|gid| self.gids.contains(gid))
     }
 }
 
@@ -128,25 +102,26 @@ mod tests {
     #[test]
     fn root_alone_has_a_role_by_default() {
         let access = Access::default();
-        assert_eq!(access.role(0, 1000), Some(Role::Administrator));
-        assert_eq!(access.role(1000, 0), None);
-        assert_eq!(access.role(65534, 65534), None);
+        assert_eq!(access.role(0, &[1000]), Some(Role::Administrator));
+        assert_eq!(access.role(1000, &[0]), None);
+        assert_eq!(access.role(65534, &[65534]), None);
     }
 
     #[test]
     fn the_highest_of_several_roles_counts() {
         let access = Access { read: uids(&[7, 8, 9]), register: uids(&[8, 9]), administer: uids(&[9]) };
-        assert_eq!(access.role(7, 1), Some(Role::Reader));
-        assert_eq!(access.role(8, 1), Some(Role::Registrar));
-        assert_eq!(access.role(9, 1), Some(Role::Administrator));
-        assert_eq!(access.role(10, 1), None);
+        assert_eq!(access.role(7, &[1]), Some(Role::Reader));
+        assert_eq!(access.role(8, &[1]), Some(Role::Registrar));
+        assert_eq!(access.role(9, &[1]), Some(Role::Administrator));
+        assert_eq!(access.role(10, &[1]), None);
     }
 
     #[test]
     fn a_group_gives_a_role_to_its_users() {
         let access = Access { register: Identities { gids: [5].into(), ..Identities::default() }, ..Access::default() };
-        assert_eq!(access.role(1000, 5), Some(Role::Registrar));
-        assert_eq!(access.role(5, 1000), None, "5 is a group here");
+        assert_eq!(access.role(1000, &[5]), Some(Role::Registrar));
+        assert_eq!(access.role(1000, &[1000, 4, 5]), Some(Role::Registrar), "a supplementary one");
+        assert_eq!(access.role(5, &[1000]), None, "5 is a group here");
     }
 
     fn uids(uids: &[u32]) -> Identities {

@@ -17,8 +17,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use self::connection::{Connection, Question};
 pub use self::{error::ClientError, lines::Lines};
 use crate::{
-    Applied, EventLine, FlowLine, Held, HoldRequest, JSON, Listener, PassedListener, Provider, Providers, Registered,
-    Released, Removed, SessionLine, SessionRequest, Status, TOML,
+    Applied, EventLine, FlowLine, Held, HoldRequest, JSON, Listener, PassedListener, PolicyRequest, Provider,
+    Providers, Registered, Released, Removed, SessionLine, SessionRequest, Status, TOML,
 };
 
 /// Asks a daemon. Every question has a connection of its own.
@@ -82,9 +82,19 @@ impl Client {
     /// # Errors
     ///
     /// Each question has all of [`ClientError`].
-    pub async fn apply(&self, policy: impl Into<String>, dry_run: bool) -> Result<Applied, ClientError> {
-        let path = if dry_run { "/v1/policy?dry-run=true" } else { "/v1/policy" };
-        self.ask(Question::new(Method::PUT, path).with_body(TOML, policy.into().into())).await
+    pub async fn apply(&self, policy: PolicyRequest) -> Result<Applied, ClientError> {
+        let path = if policy.dry_run { "/v1/policy?dry-run=true" } else { "/v1/policy" };
+        let question = Question::new(Method::PUT, path).with_body(TOML, policy.text.into());
+        self.ask(question.expecting(policy.expected)).await
+    }
+
+    /// Has the daemon read its own policy file again, and put it in force.
+    ///
+    /// # Errors
+    ///
+    /// Each question has all of [`ClientError`].
+    pub async fn reload(&self) -> Result<Applied, ClientError> {
+        self.ask(Question::new(Method::POST, "/v1/reload")).await
     }
 
     /// All providers, in the order of their ranks.
@@ -124,8 +134,8 @@ impl Client {
         self.ask(Question::new(Method::POST, "/v1/down")).await
     }
 
-    /// Registers a provider and filters, or filters of the host. `listeners` are what the provider's `listeners` name;
-    /// the caller keeps its own.
+    /// Registers providers with their filters, and filters of the host. `listeners` are what the providers' `listeners`
+    /// name; the caller keeps its own.
     ///
     /// # Errors
     ///
@@ -143,14 +153,21 @@ impl Client {
         }
     }
 
-    /// Has the daemon hold a provider's listeners, so that connections wait while the provider restarts.
+    /// Has the daemon hold a provider's listeners, so that connections wait while the provider restarts; for no longer
+    /// than `at_most`, in whole seconds.
     ///
     /// # Errors
     ///
     /// Each question has all of [`ClientError`].
-    pub async fn hold(&self, provider: &str, listeners: &[BorrowedFd<'_>]) -> Result<Held, ClientError> {
+    pub async fn hold(
+        &self,
+        provider: &str,
+        listeners: &[BorrowedFd<'_>],
+        at_most: Duration,
+    ) -> Result<Held, ClientError> {
         let named = (0..).map(|fd| PassedListener { fd }).take(listeners.len()).collect();
-        let body = self.json(&HoldRequest { listeners: named })?;
+        let seconds = at_most.as_secs().try_into().unwrap_or(u32::MAX);
+        let body = self.json(&HoldRequest { listeners: named, seconds })?;
         let question = Question::new(Method::POST, provider_path(provider, "hold")).with_body(JSON, body);
         self.ask(question.with_descriptors(listeners)).await
     }

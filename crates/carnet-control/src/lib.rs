@@ -27,6 +27,7 @@
 
 mod access;
 mod backend;
+mod caller;
 mod client;
 mod listener;
 mod problem;
@@ -39,11 +40,12 @@ mod wire;
 mod openapi;
 
 pub use self::{
-    access::{Access, AccessLists, Caller, Identities, Role},
-    backend::{Backend, Begun},
+    access::{Access, AccessLists, Identities, Role},
+    backend::{Backend, Begun, SessionEnd, SessionNews},
+    caller::Caller,
     client::{Client, ClientError, Lines, Session},
     listener::{Listener, NoListener},
-    problem::{Mistake, Problem, ProblemKind},
+    problem::{Elsewhere, Level, Mistake, Problem, ProblemKind},
     server::{Limits, Server},
     socket::{BindError, ControlSocket},
     types::*,

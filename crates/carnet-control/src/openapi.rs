@@ -89,6 +89,12 @@ fn parameters(route: &Route) -> Vec<Value> {
             "description": "the provider's name, percent-encoded", "schema": { "type": "string" },
         }));
     }
+    if route.operation == Operation::Apply {
+        parameters.push(json!({
+            "name": "If-Match", "in": "header",
+            "description": "only where the policy in force has this generation", "schema": { "type": "string" },
+        }));
+    }
     for flag in route.flags {
         parameters.push(json!({
             "name": flag, "in": "query",
@@ -123,9 +129,9 @@ fn body(route: &Route, schemas: &mut SchemaGenerator) -> Option<Value> {
 
 /// All that a route may answer beside what was asked for.
 fn refusals(route: &Route) -> Vec<(&'static str, &'static str)> {
-    use Operation::{Apply, Down, Events, Hold, OpenApi, Release, Session};
+    use Operation::{Apply, Down, Events, Hold, OpenApi, Release, Reload, Session};
     let named = matches!(route.operation, Hold | Release);
-    let changes = matches!(route.operation, Apply | Down | Hold | Release | Session);
+    let changes = matches!(route.operation, Apply | Down | Hold | Release | Reload | Session);
     let backend = !matches!(route.operation, Events | OpenApi);
     let all = [
         (true, "400", "the request is malformed"),
@@ -133,9 +139,10 @@ fn refusals(route: &Route) -> Vec<(&'static str, &'static str)> {
         (named, "404", "there is no such provider, or nothing is held for it"),
         (true, "408", "the body did not arrive in time"),
         (changes, "409", "this does not go together with what is in force"),
+        (route.operation == Apply, "412", "another policy is in force than `If-Match` says"),
         (true, "413", "the body is too large"),
         (route.takes != Takes::Nothing, "415", "the body is of another type"),
-        (matches!(route.operation, Apply | Session), "422", "there are mistakes, which are listed"),
+        (matches!(route.operation, Apply | Reload | Session), "422", "there are mistakes, which are listed"),
         (true, "431", "the head of the request is too large"),
         (backend, "500", "the daemon or the kernel failed"),
         (true, "503", "there are too many connections, or the daemon is ending"),
@@ -157,6 +164,9 @@ fn said(operation: Operation) -> Said {
         Operation::Apply => {
             ("apply", "Put a policy in force, as one", "All mistakes are told at once.", object::<Applied>)
         }
+        Operation::Reload => {
+            ("reload", "Have the daemon read its own policy file again, and put it in force", "", object::<Applied>)
+        }
         Operation::Providers => ("providers", "All providers, in the order of their ranks", "", object::<Providers>),
         Operation::Hold => ("hold", "Have a provider's listeners held while it restarts", "", object::<Held>),
         Operation::Release => (
@@ -169,8 +179,8 @@ fn said(operation: Operation) -> Said {
         Operation::Events => ("events", "What happens from now on, one a line", "", lines::<EventLine>),
         Operation::Session => (
             "session",
-            "Register a provider and filters for as long as this connection lasts",
-            "Filters without a provider are the host's, and need the role administrator.",
+            "Register providers and filters for as long as this connection lasts",
+            "Filters that are no provider's are the host's, and need the role administrator.",
             lines::<SessionLine>,
         ),
         Operation::Down => ("down", "Remove everything from the kernel, and end", "", object::<Removed>),
@@ -198,4 +208,4 @@ fn document_itself(_: &mut SchemaGenerator) -> Value {
 }
 
 const ABOUT: &str = "HTTP/1.1 on the Unix socket /run/carnet/control.sock. Who may do what is decided by the caller's \
-                     uid and primary gid. docs/control-api.md describes sessions and descriptors.";
+                     uid and groups. docs/control-api.md describes sessions and descriptors.";

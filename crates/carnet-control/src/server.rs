@@ -5,6 +5,7 @@ mod call;
 pub(crate) mod limits;
 mod request;
 pub(crate) mod routes;
+mod session;
 mod stream;
 
 use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
@@ -21,12 +22,12 @@ use tokio::{
 pub use self::limits::Limits;
 use self::{
     answer::answer,
-    limits::Seats,
+    limits::{Seat, Seats},
     routes::{Operation, Route},
 };
 use crate::{
-    Access, AccessLists, Backend, Caller, ControlSocket, Problem, ProblemKind,
-    wire::{Channel, raw_answer},
+    Access, AccessLists, Backend, Caller, ControlSocket, Problem, ProblemKind, Role,
+    wire::{Channel, Takes, raw_answer},
 };
 
 /// The API, listening. Connections wait for [`run`](Self::run).
@@ -76,18 +77,21 @@ impl<B: Backend> Server<B> {
     /// Outside of a tokio runtime with I/O and time enabled.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { socket, backend, access, limits } = self;
+        let limits = limits.within_descriptors();
         let drain = limits.drain;
         let (alive, mut gone) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             backend,
             access,
             seats: Seats::new(&limits),
+            refusals: Arc::new(Semaphore::new(limits.refusals())),
             limits,
-            refusals: Arc::new(Semaphore::new(MOST_REFUSALS)),
             closing: watch::Sender::new(false),
             _alive: alive,
         });
         let mut connections = JoinSet::new();
+        // Dropped before the connections are, where this future is: their sessions end by that, and not by their callers.
+        let closing = Closing(shared.closing.clone());
         let mut shutdown = pin!(shutdown);
         let mut pause = pin!(sleep(Duration::ZERO));
         loop {
@@ -108,8 +112,7 @@ impl<B: Backend> Server<B> {
         }
 
         drop(socket);
-        shared.closing.send_replace(true);
-        drop(shared);
+        drop((closing, shared));
         let ended = async {
             while connections.join_next().await.is_some() {}
             gone.recv().await
@@ -120,18 +123,26 @@ impl<B: Backend> Server<B> {
     }
 }
 
+/// Dropped, the server is ending.
+struct Closing(watch::Sender<bool>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
 fn admit<B: Backend>(stream: UnixStream, shared: &Arc<Shared<B>>, connections: &mut JoinSet<()>) {
     // Fails for no connected socket.
     let Ok(caller) = Caller::of(&stream) else { return };
     match shared.seats.take(caller.uid) {
         Some(seat) => {
-            let channel = Channel::new(stream, Some(Arc::new(seat)));
-            connections.spawn(serve(channel, caller, Arc::clone(shared)));
+            connections.spawn(serve(stream, seat, caller, Arc::clone(shared)));
         }
         None => {
             // Without room for even that, the connection is closed.
             let Ok(permit) = Arc::clone(&shared.refusals).try_acquire_owned() else { return };
-            let channel = Channel::new(stream, Some(Arc::new(permit)));
+            let channel = Channel::new(stream, Takes::Bytes, Some(Arc::new(permit)));
             let limits = shared.limits.clone();
             connections.spawn(async move {
                 let refuse = async {
@@ -147,11 +158,14 @@ fn admit<B: Backend>(stream: UnixStream, shared: &Arc<Shared<B>>, connections: &
     }
 }
 
-async fn serve<B: Backend>(channel: Arc<Channel>, caller: Caller, shared: Arc<Shared<B>>) {
+async fn serve<B: Backend>(stream: UnixStream, seat: Seat, caller: Caller, shared: Arc<Shared<B>>) {
+    let caller = Arc::new(caller.looked_up(&stream));
+    let takes = Takes::of(caller.role_by(&shared.access.0.borrow()));
+    let channel = Channel::new(stream, takes, Some(Arc::new(seat)));
     let limits = &shared.limits;
     let service = service_fn(|request| {
-        let (channel, shared) = (Arc::clone(&channel), Arc::clone(&shared));
-        async move { Ok::<_, Infallible>(answer(request, caller, &channel, &shared).await) }
+        let (channel, shared, caller) = (Arc::clone(&channel), Arc::clone(&shared), Arc::clone(&caller));
+        async move { Ok::<_, Infallible>(answer(request, &caller, &channel, &shared).await) }
     });
     {
         let mut closing = shared.closing.subscribe();
@@ -175,6 +189,13 @@ async fn serve<B: Backend>(channel: Arc<Channel>, caller: Caller, shared: Arc<Sh
     channel.end();
 }
 
+impl Takes {
+    /// Only those who may register have a use for descriptors here. Each takes up one of the daemon's.
+    fn of(role: Option<Role>) -> Self {
+        if role >= Some(Role::Registrar) { Self::Descriptors } else { Self::Bytes }
+    }
+}
+
 impl<B> Shared<B> {
     fn is_open(&self) -> Result<(), Problem> {
         match *self.closing.borrow() {
@@ -184,8 +205,6 @@ impl<B> Shared<B> {
     }
 }
 
-/// Connections beyond the limits that are told so at one time.
-const MOST_REFUSALS: usize = 64;
 /// Bytes of a request's head.
 const HEAD: usize = 64 * 1024;
 const MOST_FIELDS: usize = 64;

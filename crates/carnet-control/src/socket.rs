@@ -1,5 +1,7 @@
 //! The socket's file: made as one, replaced where it is stale, removed at the end.
 
+mod folder;
+
 use std::{
     fs::{File, OpenOptions, Permissions},
     io,
@@ -38,12 +40,12 @@ pub enum BindError {
     },
     /// Somebody else could put a socket of his own in its place.
     #[error(
-        "others could replace the control socket in {} (owner {owner}, mode {mode:04o}): it has to belong to root or to \
-         the daemon's user, and only the owner may write to it (chmod go-w)",
+        "others could replace the control socket by way of {} (owner {owner}, mode {mode:04o}): it has to belong to root \
+         or to the daemon's user, and only the owner may write to it (chmod go-w)",
         folder.display()
     )]
     Exposed {
-        /// The folder.
+        /// The folder, or one above it, or a link on the way.
         folder: PathBuf,
         /// Its owner.
         owner: u32,
@@ -98,7 +100,7 @@ impl ControlSocket {
     /// Outside of a tokio runtime with I/O enabled.
     pub fn bind(path: impl Into<PathBuf>) -> Result<Self, BindError> {
         let path = path.into();
-        check_folder(&path)?;
+        folder::check(&path)?;
         let lock = lock(&path)?;
         check_place(&path)?;
         let failed = |source| BindError::Failed { path: path.clone(), source };
@@ -134,24 +136,6 @@ impl Drop for Place {
             let _ = std::fs::remove_file(&self.path);
         }
     }
-}
-
-fn check_folder(path: &Path) -> Result<(), BindError> {
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
-    let failed = |source| BindError::Folder { folder: folder.clone(), source };
-    let metadata = folder.metadata().map_err(failed)?;
-    if !metadata.is_dir() {
-        return Err(failed(io::ErrorKind::NotADirectory.into()));
-    }
-    let ours = [0, rustix::process::geteuid().as_raw()].contains(&metadata.uid());
-    let mode = metadata.mode() & 0o7777;
-    if !ours || mode & 0o022 != 0 {
-        return Err(BindError::Exposed { folder, owner: metadata.uid(), mode });
-    }
-    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, BindError> {

@@ -13,16 +13,16 @@ mod session;
 mod status;
 
 pub use self::{
-    event::{Event, EventKind, EventLine},
+    event::{Event, EventKind, EventLine, Stranger},
     filter::{Action, FilterRegistration, Id, Match, Ports},
     flow::{At, Decision, Ended, Flow, FlowLine, Link, Protocol, Socket},
     one_or_more::OneOrMore,
-    policy::{Applied, PolicySummary},
+    policy::{Applied, PolicyRequest, PolicySummary},
     provider::{
         OnDead, Owner, PassedListener, Provider, ProviderRegistration, ProviderState, Providers, Reach, Records,
         SockName,
     },
-    session::{Held, HoldRequest, Registered, Released, SessionId, SessionLine, SessionRequest},
+    session::{Held, HoldRequest, Registered, RegisteredProvider, Released, SessionId, SessionLine, SessionRequest},
     status::{Removed, Status},
 };
 

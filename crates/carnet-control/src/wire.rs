@@ -19,13 +19,14 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use rustix::{
     cmsg_space,
     net::{
-        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-        Shutdown, recv, recvmsg, sendmsg, shutdown,
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, Shutdown, recv, recvmsg, sendmsg, shutdown,
     },
 };
 use tokio::{
     io::Interest,
     net::UnixStream,
+    task::JoinHandle,
     time::{Sleep, sleep},
 };
 
@@ -38,11 +39,21 @@ pub const MOST_DESCRIPTORS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Channel {
     stream: UnixStream,
+    takes: Takes,
     /// Descriptors that have come in and nobody has taken yet, in order.
     received: Mutex<Vec<OwnedFd>>,
     outgoing: Mutex<Vec<OwnedFd>>,
     patient: AtomicBool,
     place: Place,
+}
+
+/// What is taken from the other side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Takes {
+    /// Descriptors that come along are closed.
+    Bytes,
+    /// One more than [`MOST_DESCRIPTORS`], so that it is seen that there are too many. The rest is closed.
+    Descriptors,
 }
 
 /// What a connection takes up, until all that came by it is closed.
@@ -54,12 +65,17 @@ pub(crate) struct Wire {
     /// How long the other side may take no bytes.
     patience: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// What comes along with descriptors.
+    receiving: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    /// Bytes that have been received and not been read.
+    ahead: Vec<u8>,
 }
 
 impl Channel {
-    pub(crate) fn new(stream: UnixStream, place: Place) -> Arc<Self> {
+    pub(crate) fn new(stream: UnixStream, takes: Takes, place: Place) -> Arc<Self> {
         Arc::new(Self {
             stream,
+            takes,
             received: Mutex::default(),
             outgoing: Mutex::default(),
             patient: AtomicBool::new(false),
@@ -68,7 +84,7 @@ impl Channel {
     }
 
     pub(crate) fn wire(self: &Arc<Self>, patience: Duration) -> Wire {
-        Wire { channel: Arc::clone(self), patience, stalled: None }
+        Wire { channel: Arc::clone(self), patience, stalled: None, receiving: None, ahead: Vec::new() }
     }
 
     /// What has come in since it was last asked.
@@ -109,17 +125,23 @@ impl Channel {
 
     /// Says that nothing more will be sent, and reads what the other side still sends, so that closing does not throw
     /// away an answer on its way: a Unix socket that is closed with bytes unread resets the connection.
-    pub(crate) async fn linger(&self, most: u64) {
+    pub(crate) async fn linger(self: &Arc<Self>, most: u64) {
         let _ = shutdown(&self.stream, Shutdown::Write);
         let mut buffer = [0; CHUNK];
         let mut left = most;
         while left > 0 && self.stream.readable().await.is_ok() {
-            match self.receive(&mut buffer) {
-                Ok(0) => return,
-                Ok(read) => {
-                    left = left.saturating_sub(read as u64);
-                    self.discard(self.take_received()).await;
+            let received = match self.receive(&mut buffer) {
+                Ok(Some(read)) => Ok(read),
+                Ok(None) => {
+                    let received =
+                        self.receive_along(CHUNK, Takes::Bytes).await.unwrap_or_else(|error| Err(error.into()));
+                    received.map(|bytes| bytes.len())
                 }
+                Err(error) => Err(error),
+            };
+            match received {
+                Ok(0) => return,
+                Ok(read) => left = left.saturating_sub(read as u64),
                 Err(error) if is_passing(&error) => {}
                 Err(_) => return,
             }
@@ -154,24 +176,49 @@ impl Channel {
         let _ = self.stream.try_write(bytes);
     }
 
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Room for as many as the kernel sends at once, or it would drop some and keep the order of none.
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(KERNELS_MOST))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let message = self.stream.try_io(Interest::READABLE, || {
-            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-            Ok(recvmsg(&self.stream, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags)?)
-        })?;
-        let mut received = lock(&self.received);
-        for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                received.extend(descriptors);
+    /// Reads bytes. `None`: descriptors come along with them, and nothing has been read. See
+    /// [`receive_along`](Self::receive_along).
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.stream.try_io(Interest::READABLE, || {
+            let mut nothing = RecvAncillaryBuffer::default();
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            let seen = recvmsg(&self.stream, &mut [IoSliceMut::new(buffer)], &mut nothing, flags)?;
+            if seen.flags.contains(ReturnFlags::CTRUNC) {
+                return Ok(None);
             }
-        }
-        if received.len() > MOST_DESCRIPTORS + KERNELS_MOST {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many descriptors in one request"));
-        }
-        Ok(message.bytes)
+            // No more than what has been seen, for there may be more by now.
+            let seen = &mut buffer[..seen.bytes];
+            Ok(Some(if seen.is_empty() { 0 } else { recv(&self.stream, seen, RecvFlags::DONTWAIT)?.1 }))
+        })
+    }
+
+    /// Reads bytes and the descriptors that come along. Not here, where other connections wait: those that are not taken
+    /// the kernel closes within the call, which can take as long as in [`discard`](Self::discard).
+    fn receive_along(self: &Arc<Self>, most: usize, takes: Takes) -> JoinHandle<io::Result<Vec<u8>>> {
+        let channel = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; most];
+            let room = match takes {
+                Takes::Bytes => 0,
+                Takes::Descriptors => (MOST_DESCRIPTORS + 1).saturating_sub(lock(&channel.received).len()),
+            };
+            let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_DESCRIPTORS + 1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space[..cmsg_space!(ScmRights(room))]);
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let message = recvmsg(&channel.stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?;
+            let mut came = Vec::new();
+            for message in ancillary.drain() {
+                if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                    came.extend(descriptors);
+                }
+            }
+            // The space is a little larger than what was asked for.
+            let too_many = came.split_off(room.min(came.len()));
+            lock(&channel.received).extend(came);
+            drop(too_many);
+            bytes.truncate(message.bytes);
+            Ok(bytes)
+        })
     }
 
     fn send(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -198,16 +245,33 @@ impl AsFd for Channel {
 }
 
 impl Read for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut buffer = [0; CHUNK];
         let room = into.remaining().min(CHUNK);
         loop {
+            if let Some(receiving) = &mut self.receiving {
+                let received = ready!(Pin::new(receiving).poll(cx));
+                self.receiving = None;
+                match received.unwrap_or_else(|error| Err(error.into())) {
+                    Ok(bytes) if bytes.is_empty() => return Poll::Ready(Ok(())),
+                    Ok(bytes) => self.ahead = bytes,
+                    Err(error) if is_passing(&error) => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+            if !self.ahead.is_empty() {
+                let now = room.min(self.ahead.len());
+                into.put_slice(&self.ahead[..now]);
+                self.ahead.drain(..now);
+                return Poll::Ready(Ok(()));
+            }
             ready!(self.channel.stream.poll_read_ready(cx))?;
             match self.channel.receive(&mut buffer[..room]) {
-                Ok(read) => {
+                Ok(Some(read)) => {
                     into.put_slice(&buffer[..read]);
                     return Poll::Ready(Ok(()));
                 }
+                Ok(None) => self.receiving = Some(self.channel.receive_along(room, self.channel.takes)),
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -306,6 +370,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 const CHUNK: usize = 16 * 1024;
-
-/// `SCM_MAX_FD`
-const KERNELS_MOST: usize = 253;

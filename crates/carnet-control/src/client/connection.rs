@@ -22,7 +22,7 @@ use tokio::{
 use super::ClientError;
 use crate::{
     Problem,
-    wire::{Channel, Wire},
+    wire::{Channel, Takes, Wire},
 };
 
 /// A connection to the daemon. Dropped, the daemon sees its end at once.
@@ -40,16 +40,22 @@ pub(super) struct Question<'a> {
     method: Method,
     path: String,
     body: Option<(&'static str, Bytes)>,
+    expected: Option<u64>,
     descriptors: &'a [BorrowedFd<'a>],
 }
 
 impl<'a> Question<'a> {
     pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), body: None, descriptors: &[] }
+        Self { method, path: path.into(), body: None, expected: None, descriptors: &[] }
     }
 
     pub(super) fn with_body(self, media_type: &'static str, body: Bytes) -> Self {
         Self { body: Some((media_type, body)), ..self }
+    }
+
+    /// Only where the policy in force has this generation.
+    pub(super) fn expecting(self, expected: Option<u64>) -> Self {
+        Self { expected, ..self }
     }
 
     /// They go with the request's first bytes.
@@ -61,7 +67,7 @@ impl<'a> Question<'a> {
 impl Connection {
     pub(super) async fn open(path: &Path) -> Result<Self, ClientError> {
         let stream = connect(path).await?;
-        let channel = Channel::new(stream, None);
+        let channel = Channel::new(stream, Takes::Descriptors, None);
         let broken = |source: hyper::Error| ClientError::Broken { path: path.into(), source: source.into() };
         let (sender, connection) = http1::handshake::<Wire, _>(channel.wire(STALL)).await.map_err(broken)?;
         // What goes wrong there is told to whoever waits for an answer.
@@ -81,6 +87,9 @@ impl Connection {
         if let Some((media_type, bytes)) = question.body {
             request = request.header(header::CONTENT_TYPE, media_type);
             body = bytes;
+        }
+        if let Some(generation) = question.expected {
+            request = request.header(header::IF_MATCH, format!("\"{generation}\""));
         }
         let request = request.body(Full::new(body)).map_err(|error| broken(error.into()))?;
         let Ok(answer) = timeout(patience, self.sender.send_request(request)).await else {

@@ -32,14 +32,14 @@ pub(super) enum Answer {
 
 pub(super) async fn answer<B: Backend>(
     request: Request<Incoming>,
-    caller: Caller,
+    caller: &Caller,
     channel: &Arc<Channel>,
     shared: &Arc<Shared<B>>,
 ) -> Response<Answer> {
     let path = request.uri().path().to_owned();
     let answered = match routes::find(request.method(), &path) {
         Ok((route, name)) => {
-            let caller = caller.by(&shared.access.0.borrow());
+            let caller = caller.clone().by(&shared.access.0.borrow());
             Call { caller, name: name.into_owned(), channel, shared }.answer(route, request).await
         }
         Err(not_found) => Ok(refuse_path(not_found)),

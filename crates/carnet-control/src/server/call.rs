@@ -1,6 +1,6 @@
 //! A request, carried out.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response, StatusCode,
@@ -12,11 +12,12 @@ use super::{
     Operation, Route, Shared,
     answer::{Answer, json, lines, whole},
     request,
+    session::{self, Lifetime},
     stream::{self, AHEAD, Ends},
 };
 use crate::{
-    Backend, Caller, Event, EventLine, FlowLine, Held, HoldRequest, JSON, Mistake, Problem, ProblemKind, Providers,
-    Released, Role, SessionId, SessionLine, SessionRequest, TOML,
+    Backend, Caller, Event, EventLine, FlowLine, Held, HoldRequest, JSON, Mistake, PolicyRequest, Problem, ProblemKind,
+    Providers, Released, Role, SessionRequest, TOML,
     wire::{Channel, MOST_DESCRIPTORS},
 };
 
@@ -30,20 +31,27 @@ pub(super) struct Call<'a, B> {
 }
 
 impl<B: Backend> Call<'_, B> {
-    pub(super) async fn answer(&self, route: &Route, request: Request<Incoming>) -> Result<Response<Answer>, Problem> {
-        if let Some(role) = route.role {
-            self.demand(role)?;
-        }
+    pub(super) async fn answer(
+        &mut self,
+        route: &Route,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Problem> {
+        self.demand_any(route.role)?;
         let flags = request::flags(route, request.uri().query())?;
+        let expected = request::expected(route, request.headers())?;
         let body = request::body(request, route.takes, &self.shared.limits).await?;
         self.shared.is_open()?;
+        // Bodies take their time, and the lists may have been replaced meanwhile.
+        self.caller.role = self.caller.role_by(&self.shared.access.0.borrow());
+        self.demand_any(route.role)?;
         match route.operation {
             Operation::Status => json(&self.ask(|backend, _| async move { backend.status().await }).await?),
             Operation::Policy => {
                 let policy = self.ask(|backend, _| async move { backend.policy().await }).await?;
                 Ok(whole(StatusCode::OK, TOML, Bytes::from_owner(Text(policy))))
             }
-            Operation::Apply => self.apply(body, flags.contains(&"dry-run")).await,
+            Operation::Apply => self.apply(body, flags.contains(&"dry-run"), expected).await,
+            Operation::Reload => json(&self.ask(|backend, caller| async move { backend.reload(caller).await }).await?),
             Operation::Providers => {
                 let providers = self.ask(|backend, _| async move { backend.providers().await }).await?;
                 json(&Providers { providers })
@@ -57,6 +65,10 @@ impl<B: Backend> Call<'_, B> {
             Operation::Release => self.release().await,
             Operation::OpenApi => Ok(whole(StatusCode::OK, JSON, Bytes::from_static(OPENAPI))),
         }
+    }
+
+    fn demand_any(&self, role: Option<Role>) -> Result<(), Problem> {
+        role.map_or(Ok(()), |role| self.demand(role))
     }
 
     fn demand(&self, role: Role) -> Result<(), Problem> {
@@ -73,7 +85,7 @@ impl<B: Backend> Call<'_, B> {
         F: Future<Output = Result<T, Problem>> + Send + 'static,
     {
         let shared = Arc::clone(self.shared);
-        let called = call(Arc::clone(&shared.backend), self.caller);
+        let called = call(Arc::clone(&shared.backend), self.caller.clone());
         let task = tokio::spawn(async move {
             let answer = called.await;
             drop(shared);
@@ -85,17 +97,18 @@ impl<B: Backend> Call<'_, B> {
         })
     }
 
-    async fn apply(&self, body: Bytes, dry_run: bool) -> Result<Response<Answer>, Problem> {
-        let policy = String::from_utf8(body.into())
+    async fn apply(&self, body: Bytes, dry_run: bool, expected: Option<u64>) -> Result<Response<Answer>, Problem> {
+        let text = String::from_utf8(body.into())
             .map_err(|error| not_text(&error.as_bytes()[..error.utf8_error().valid_up_to()]))?;
-        let apply = |backend: Arc<B>, caller| async move { backend.apply(caller, policy, dry_run).await };
+        let policy = PolicyRequest { text, dry_run, expected };
+        let apply = |backend: Arc<B>, caller| async move { backend.apply(caller, policy).await };
         json(&self.ask(apply).await?)
     }
 
     async fn flows(&self) -> Result<Response<Answer>, Problem> {
         let open = self.ask(|backend, _| async move { backend.flows().await }).await?;
         Ok(self.stream(Role::Reader, |out, _| async move {
-            stream::tell(&out, open.into_iter().map(|flow| FlowLine::Flow(flow.into()))).await;
+            let _ = stream::tell(&out, open.into_iter().map(|flow| FlowLine::Flow(flow.into()))).await;
         }))
     }
 
@@ -105,10 +118,12 @@ impl<B: Backend> Call<'_, B> {
         self.channel.be_patient();
         Ok(self.stream(Role::Reader, |out, ends| async move {
             let telling = async {
-                stream::tell(&out, open.into_iter().map(|flow| FlowLine::Flow(flow.into()))).await?;
-                stream::follow::<_, FlowLine>(&out, ended, stream::line).await
+                match stream::tell(&out, open.into_iter().map(|flow| FlowLine::Flow(flow.into()))).await {
+                    Ok(()) => stream::follow::<_, FlowLine>(&out, ended, stream::line).await,
+                    Err(over) => over,
+                }
             };
-            stream::until::<FlowLine>(&out, ends, telling).await;
+            stream::until(&out, ends, telling).await.say::<FlowLine>(&out).await;
         }))
     }
 
@@ -118,55 +133,58 @@ impl<B: Backend> Call<'_, B> {
         self.stream(Role::Reader, |out, ends| async move {
             let as_line = |event: &Event| stream::line(&EventLine::Event(event.clone()));
             let telling = stream::follow::<_, EventLine>(&out, events, as_line);
-            stream::until::<EventLine>(&out, ends, telling).await;
+            stream::until(&out, ends, telling).await.say::<EventLine>(&out).await;
         })
     }
 
     async fn session(&self, body: &[u8]) -> Result<Response<Answer>, Problem> {
-        let request: SessionRequest = request::json(body, "a registration of a provider or of filters")?;
-        let role = match &request.provider {
-            None if request.filters.is_empty() => {
-                let detail = "the session registers nothing: name a provider, filters, or both";
+        let request: SessionRequest = request::json(body, "a registration of providers or of filters")?;
+        let role = match (request.providers.len(), request.filters.len()) {
+            (0, 0) => {
+                let detail = "the session registers nothing: name providers, filters of the host, or both";
                 return Err(Problem::new(ProblemKind::Malformed, detail));
             }
-            // They decide before all providers do.
-            None => Role::Administrator,
-            Some(_) => Role::Registrar,
+            (_, 0) => Role::Registrar,
+            // The host's filters decide before all providers do.
+            _ => Role::Administrator,
         };
         self.demand(role)?;
-        let named = request.provider.as_ref().map(|provider| &provider.listeners[..]).unwrap_or_default();
+        let named = request.providers.iter().map(|provider| &provider.listeners[..]);
         let listeners = request::listeners(self.channel, named).await?;
         // The guard is made where the session begins: where nobody is there any more to be told, it ends at once.
+        let shared = Arc::clone(self.shared);
         let begin = |backend: Arc<B>, caller| async move {
-            let begun = backend.begin_session(caller, request, listeners).await?;
-            Ok((Lifetime { session: begun.registered.session, backend }, begun))
+            let told_of_flows = request.flows;
+            let mut begun = backend.begin_session(caller, request, listeners).await?;
+            begun.flows.take_if(|_| !told_of_flows);
+            Ok((Lifetime::of(&begun, shared), begun))
         };
         let (lifetime, begun) = self.ask(begin).await?;
         self.channel.be_patient();
-        Ok(self.stream(role, |out, ends| async move {
-            let told = &out;
-            // Ends the session when it is dropped: before anybody is told why, for that may take a while.
-            let telling = async move {
-                let _lifetime = lifetime;
-                stream::tell(told, [SessionLine::Registered { registered: begun.registered }]).await?;
-                let as_line = |event: &Event| stream::line(&SessionLine::Event(event.clone()));
-                stream::follow::<_, SessionLine>(told, begun.events, as_line).await
-            };
-            stream::until::<SessionLine>(&out, ends, telling).await;
-        }))
+        Ok(self.stream(role, |out, ends| session::run(lifetime, begun, out, ends)))
     }
 
     async fn hold(&self, body: &[u8]) -> Result<Response<Answer>, Problem> {
         let request: HoldRequest = request::json(body, "a list of listeners")?;
-        let listeners = request::listeners(self.channel, &request.listeners).await?;
+        if !(1..=HoldRequest::MOST_SECONDS).contains(&request.seconds) {
+            let detail = format!(
+                "`for` is {}: write how many seconds the listeners are held at most, from 1 to {}",
+                request.seconds,
+                HoldRequest::MOST_SECONDS
+            );
+            return Err(Problem::new(ProblemKind::Malformed, detail));
+        }
+        let listeners = request::listeners(self.channel, [&request.listeners[..]]).await?.remove(0);
         if listeners.is_empty() {
             let detail =
                 "there is nothing to hold: pass listening sockets with SCM_RIGHTS, and name them in `listeners`";
             return Err(Problem::new(ProblemKind::Malformed, detail));
         }
         let provider = self.name.clone();
-        let held = Held { provider: provider.clone(), listeners: listeners.iter().map(|it| it.address()).collect() };
-        self.ask(|backend, caller| async move { backend.hold(caller, provider, listeners).await }).await?;
+        let addresses = listeners.iter().map(|it| it.address()).collect();
+        let held = Held { provider: provider.clone(), listeners: addresses, seconds: request.seconds };
+        let at_most = Duration::from_secs(request.seconds.into());
+        self.ask(|backend, caller| async move { backend.hold(caller, provider, listeners, at_most).await }).await?;
         json(&held)
     }
 
@@ -196,7 +214,7 @@ impl<B: Backend> Call<'_, B> {
             channel: Arc::clone(self.channel),
             access: shared.access.0.subscribe(),
             closing: shared.closing.subscribe(),
-            caller: self.caller,
+            caller: self.caller.clone(),
             role,
         };
         let telling = telling(sender, ends);
@@ -205,18 +223,6 @@ impl<B: Backend> Call<'_, B> {
             drop(shared);
         });
         lines(receiver)
-    }
-}
-
-/// Ends a session when it is dropped, by whatever way that comes about.
-struct Lifetime<B: Backend> {
-    session: SessionId,
-    backend: Arc<B>,
-}
-
-impl<B: Backend> Drop for Lifetime<B> {
-    fn drop(&mut self) {
-        self.backend.end_session(self.session);
     }
 }
 
@@ -237,6 +243,7 @@ fn not_text(before: &[u8]) -> Problem {
         column: column.try_into().unwrap_or(u32::MAX),
         message: "this is not UTF-8".into(),
         suggestion: Some("save the file as UTF-8".into()),
+        ..Mistake::default()
     };
     Problem::new(ProblemKind::Mistakes, "the policy is no text").with_mistakes(vec![mistake])
 }

@@ -4,6 +4,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, getrlimit};
+
 use crate::{Problem, ProblemKind, access::ROOT};
 
 /// What callers may take up.
@@ -47,6 +49,25 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// With no more connections than half of the descriptors that the process may have: the rest is for what comes by
+    /// them, and for the backend.
+    pub(super) fn within_descriptors(self) -> Self {
+        let Some(descriptors) = getrlimit(Resource::Nofile).current else { return self };
+        self.within(usize::try_from(descriptors).unwrap_or(usize::MAX) / 2)
+    }
+
+    fn within(self, connections: usize) -> Self {
+        if connections >= self.connections {
+            return self;
+        }
+        Self { connections, reserved: self.reserved.min(connections / 4), ..self }
+    }
+
+    /// Connections beyond the limits that are told so at one time.
+    pub(super) fn refusals(&self) -> usize {
+        (self.connections / 8).clamp(16, 64)
+    }
+
     pub(super) fn too_many(&self) -> Problem {
         Problem::new(
             ProblemKind::Unavailable,
@@ -127,6 +148,15 @@ pub(crate) const BODY: usize = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::{Limits, Seats};
+
+    #[test]
+    fn few_descriptors_are_few_connections() {
+        let usual = Limits::default();
+        let few = usual.clone().within(40);
+        assert_eq!((few.connections, few.reserved), (40, 10));
+        let many = usual.clone().within(1 << 20);
+        assert_eq!((many.connections, many.reserved), (usual.connections, usual.reserved));
+    }
 
     #[test]
     fn a_user_has_a_share_and_root_has_what_is_reserved() {

@@ -6,12 +6,12 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{
     Request,
     body::{Body, Bytes, Incoming},
-    header,
+    header::{self, HeaderMap},
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{Limits, Route, routes::Takes};
+use super::{Limits, Operation, Route, routes::Takes};
 use crate::{
     JSON, Listener, Mistake, PassedListener, Problem, ProblemKind, TEXT, TOML,
     wire::{Channel, MOST_DESCRIPTORS},
@@ -38,6 +38,24 @@ pub(super) fn flags(route: &Route, query: Option<&str>) -> Result<Vec<&'static s
         }
     }
     Ok(set)
+}
+
+/// The generation that `If-Match` names. `None`: any.
+pub(super) fn expected(route: &Route, headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH).filter(|_| route.operation == Operation::Apply) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or("?").trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let number = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    let malformed = |_| {
+        let detail =
+            format!("If-Match is {text:?}: write the generation of the policy in force, which the status tells");
+        Problem::new(ProblemKind::Malformed, detail)
+    };
+    number.parse().map(Some).map_err(malformed)
 }
 
 /// The body, whole.
@@ -94,6 +112,7 @@ pub(super) fn json<T: DeserializeOwned>(body: &[u8], what: &str) -> Result<T, Pr
             column: error.column().try_into().unwrap_or(u32::MAX),
             suggestion: suggestion(&message),
             message,
+            ..Mistake::default()
         };
         let detail = match body {
             [] => format!("there is no body, and {what} is needed"),
@@ -115,10 +134,13 @@ fn suggestion(message: &str) -> Option<String> {
     (nearness(nearest) > 0.75).then(|| format!("did you mean `{nearest}`?"))
 }
 
-/// The descriptors that a request names, as listeners.
-pub(super) async fn listeners(channel: &Channel, named: &[PassedListener]) -> Result<Vec<Listener>, Problem> {
+/// The descriptors that a request names, as listeners, of each of several lists.
+pub(super) async fn listeners<'a>(
+    channel: &Channel,
+    named: impl IntoIterator<Item = &'a [PassedListener]>,
+) -> Result<Vec<Vec<Listener>>, Problem> {
     let mut received: Vec<_> = channel.take_received().into_iter().map(Some).collect();
-    let taken = named_listeners(&mut received, named);
+    let taken = named.into_iter().map(|named| named_listeners(&mut received, named)).collect::<Result<_, _>>();
     channel.discard(received.into_iter().flatten().collect()).await;
     taken.map_err(|detail| Problem::new(ProblemKind::Malformed, detail))
 }
@@ -126,7 +148,9 @@ pub(super) async fn listeners(channel: &Channel, named: &[PassedListener]) -> Re
 fn named_listeners(received: &mut [Option<OwnedFd>], named: &[PassedListener]) -> Result<Vec<Listener>, String> {
     let count = received.len();
     if count > MOST_DESCRIPTORS {
-        return Err(format!("{count} descriptors came with the request: pass {MOST_DESCRIPTORS} at most"));
+        return Err(format!(
+            "more than {MOST_DESCRIPTORS} descriptors came with the request: pass {MOST_DESCRIPTORS} at most"
+        ));
     }
     let take = |&PassedListener { fd }| {
         let Some(descriptor) = received.get_mut(fd as usize) else {

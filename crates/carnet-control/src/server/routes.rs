@@ -25,6 +25,7 @@ pub(crate) enum Operation {
     Status,
     Policy,
     Apply,
+    Reload,
     Providers,
     Flows,
     Events,
@@ -44,7 +45,7 @@ pub(crate) enum Takes {
 }
 
 /// All there are. `docs/openapi.json` is made from this.
-pub(crate) static ROUTES: [Route; 11] = [
+pub(crate) static ROUTES: [Route; 12] = [
     Route::reading("/v1/status", Operation::Status, &[]),
     Route::reading("/v1/policy", Operation::Policy, &[]),
     Route {
@@ -55,6 +56,7 @@ pub(crate) static ROUTES: [Route; 11] = [
         flags: &["dry-run"],
         takes: Takes::Policy,
     },
+    Route::posting("/v1/reload", Operation::Reload, Role::Administrator, Takes::Nothing),
     Route::reading("/v1/providers", Operation::Providers, &[]),
     Route::posting("/v1/providers/{name}/hold", Operation::Hold, Role::Registrar, Takes::Json),
     Route::posting("/v1/providers/{name}/release", Operation::Release, Role::Registrar, Takes::Nothing),

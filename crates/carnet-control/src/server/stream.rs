@@ -24,56 +24,84 @@ pub(super) struct Ends {
     pub(super) role: Role,
 }
 
-/// Why a stream is over; `None`: there is nobody to be told.
-pub(super) type Reason = Option<&'static str>;
+/// Why a stream is over.
+#[derive(Clone, Debug)]
+pub(super) enum Over {
+    /// There is nobody to be told.
+    Gone,
+    /// The caller has said something where it has nothing to say.
+    SpokenTo(&'static str),
+    RoleTaken,
+    Closing,
+    /// There is nothing more to tell, or the backend says why.
+    Told(Arc<str>),
+}
 
 impl Ends {
-    async fn wait(mut self) -> Reason {
+    async fn wait(mut self) -> Over {
         let Self { caller, role, .. } = self;
         tokio::select! {
-            reason = self.channel.hung_up() => reason,
-            _ = self.closing.wait_for(|closing| *closing) => Some("the daemon is ending"),
-            _ = self.access.wait_for(|access| caller.by(access).role < Some(role)) => {
-                Some("the caller's role was taken away")
-            }
+            said = self.channel.hung_up() => said.map_or(Over::Gone, Over::SpokenTo),
+            _ = self.closing.wait_for(|closing| *closing) => Over::Closing,
+            _ = self.access.wait_for(|access| caller.role_by(access) < Some(role)) => Over::RoleTaken,
         }
     }
 }
 
-/// Sends what `telling` tells until that or something else is over, and then says why.
-pub(super) async fn until<L: Line>(out: &mpsc::Sender<Bytes>, ends: Ends, telling: impl Future<Output = Reason>) {
-    let reason = tokio::select! {
-        biased;
-        reason = ends.wait() => reason,
-        () = out.closed() => None,
-        reason = telling => reason,
-    };
-    if let Some(reason) = reason {
+impl Over {
+    pub(super) fn nothing_more() -> Self {
+        Self::Told("there is nothing more to tell".into())
+    }
+
+    /// Says why, where there is somebody to be told.
+    pub(super) async fn say<L: Line>(&self, out: &mpsc::Sender<Bytes>) {
+        let reason = match self {
+            Self::Gone => return,
+            Self::SpokenTo(reason) => reason,
+            Self::RoleTaken => "the caller's role was taken away",
+            Self::Closing => "the daemon is ending",
+            Self::Told(reason) => reason,
+        };
         let _ = timeout(LAST_WORDS, out.send(line(&L::closing(reason)))).await;
     }
 }
 
-/// Tells `lines`, which there are already.
-pub(super) async fn tell<T: Serialize>(out: &mpsc::Sender<Bytes>, lines: impl IntoIterator<Item = T>) -> Option<()> {
-    for item in lines {
-        out.send(line(&item)).await.ok()?;
+/// Sends what `telling` tells until that or something else is over.
+pub(super) async fn until(out: &mpsc::Sender<Bytes>, ends: Ends, telling: impl Future<Output = Over>) -> Over {
+    tokio::select! {
+        biased;
+        over = ends.wait() => over,
+        () = out.closed() => Over::Gone,
+        over = telling => over,
     }
-    Some(())
+}
+
+/// Tells `lines`, which there are already.
+pub(super) async fn tell<T: Serialize>(
+    out: &mpsc::Sender<Bytes>,
+    lines: impl IntoIterator<Item = T>,
+) -> Result<(), Over> {
+    for item in lines {
+        out.send(line(&item)).await.map_err(|_| Over::Gone)?;
+    }
+    Ok(())
 }
 
 /// Tells what comes `from` somewhere, each as `as_line` has it.
-pub(super) async fn follow<T: Clone, L: Line>(
+pub(super) async fn follow<T, L: Line>(
     out: &mpsc::Sender<Bytes>,
     mut from: broadcast::Receiver<Arc<T>>,
     as_line: impl Fn(&T) -> Bytes,
-) -> Reason {
+) -> Over {
     loop {
         let next = match from.recv().await {
             Ok(item) => as_line(&item),
             Err(RecvError::Lagged(lost)) => line(&L::lost(lost)),
-            Err(RecvError::Closed) => return Some("there is nothing more to tell"),
+            Err(RecvError::Closed) => return Over::nothing_more(),
         };
-        out.send(next).await.ok()?;
+        if out.send(next).await.is_err() {
+            return Over::Gone;
+        }
     }
 }
 

@@ -22,13 +22,24 @@ pub struct PolicySummary {
     pub default: String,
 }
 
-/// What `PUT /v1/policy` answers.
+/// What `PUT /v1/policy` is asked with.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PolicyRequest {
+    /// The policy file.
+    pub text: String,
+    /// Only say what it would be.
+    pub dry_run: bool,
+    /// `If-Match`: only where the policy in force has this generation, so that nothing is replaced unseen.
+    pub expected: Option<u64>,
+}
+
+/// What `PUT /v1/policy` and `POST /v1/reload` answer.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Applied {
     /// Whether it is in force now. With `dry-run=true` it is not.
     pub applied: bool,
-    /// The policy that was sent.
+    /// The policy that was sent, or read.
     pub policy: PolicySummary,
     /// What does not keep it from being put in force, but is likely not meant.
     #[serde(default)]

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Id, OneOrMore, SessionId};
+use super::{FilterRegistration, Id, OneOrMore, SessionId};
 
 /// A provider that a session registers, in the words of the policy file.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -11,8 +11,9 @@ use super::{Id, OneOrMore, SessionId};
 pub struct ProviderRegistration {
     /// Unique among all providers.
     pub name: String,
-    /// Unique place in the order of providers; lower is earlier.
-    pub rank: u16,
+    /// Unique place in the order of providers; lower is earlier. Left out: behind all that there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u16>,
     /// Addresses the service listens on by itself.
     #[serde(default, skip_serializing_if = "OneOrMore::is_empty")]
     pub listen: OneOrMore<SocketAddr>,
@@ -40,6 +41,9 @@ pub struct ProviderRegistration {
     /// Whose listeners and outgoing connections are the provider's. Left out: the daemon takes the caller's.
     #[serde(default, skip_serializing_if = "OneOrMore::is_empty")]
     pub owner: OneOrMore<Owner>,
+    /// What is redirected to it, and what is not. In any order; weights order them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<FilterRegistration>,
 }
 
 /// A listening TCP socket that was passed with `SCM_RIGHTS`.

@@ -1,12 +1,27 @@
 //! Who may do what, asked by other users.
 
-use std::{path::Path, process::Stdio};
+use std::{
+    fs::Permissions,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
-use carnet_control::{Access, Identities, Limits, Problem, ProblemKind, Role};
+use carnet_control::{
+    Access, Client, ControlSocket, Identities, Limits, Problem, ProblemKind, Role, Server, SessionNews,
+};
+use rustix::net::{AddressFamily, SocketType};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
 
 use crate::{
-    memory::event,
-    scene::{Scene, as_stranger, registration, soon, stranger},
+    memory::{Memory, event},
+    scene::{Scene, as_stranger, own_access, registration, soon, stranger},
 };
 
 #[tokio::test]
@@ -21,6 +36,7 @@ async fn each_role_has_the_rights_of_those_before_it() {
         ("GET", "/v1/providers", Some(Role::Reader)),
         ("POST", "/v1/providers/nobody/release", Some(Role::Registrar)),
         ("GET", "/v1/flows", Some(Role::Reader)),
+        ("POST", "/v1/reload", Some(Role::Administrator)),
         ("POST", "/v1/down", Some(Role::Administrator)),
         ("GET", "/v1/openapi.json", None),
     ];
@@ -49,6 +65,112 @@ async fn the_primary_group_gives_a_role() {
 }
 
 #[tokio::test]
+async fn a_supplementary_group_gives_a_role_where_the_kernel_tells_who_connected() {
+    let read = Identities { gids: [SUPPLEMENTARY].into(), ..Identities::default() };
+    let scene = Scene::with(Limits::default(), Access { read, ..Access::default() });
+    let mut curl = match rustix::process::geteuid().is_root() {
+        true => {
+            let user = stranger().to_string();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &user, "--regid", &user, "--groups", &SUPPLEMENTARY.to_string(), "curl"]);
+            command
+        }
+        // Nobody else can take a group on: without it, the answer is the other one.
+        false => Command::new("curl"),
+    };
+    curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20", "--unix-socket"]);
+    curl.arg(scene.socket()).arg("http://carnet/v1/status");
+    let output = soon("curl", tokio::task::spawn_blocking(move || curl.output())).await.unwrap().unwrap();
+    let has_it = rustix::process::geteuid().is_root() && tells_who_connected();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), if has_it { "200" } else { "403" });
+}
+
+/// Connects by the socket that is its standard input, and ends.
+const CONNECTS: &str = "import socket, sys; socket.socket(fileno=0).connect(sys.argv[1])";
+
+#[tokio::test]
+async fn of_who_has_ended_only_what_the_connection_says_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let path = folder.path().join("control.sock");
+    // It listens, and accepts nothing before the other process has ended.
+    let socket = ControlSocket::bind(&path).unwrap();
+    let connection = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let mut python = Command::new("python3");
+    python.args(["-c", CONNECTS]).arg(&path).stdin(connection.try_clone().unwrap());
+    let mut python = python.spawn().unwrap();
+    let pid = python.id();
+    // Nobody has asked how it ended, so its entry in /proc is still there.
+    let ended = async {
+        while !std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon("the end of the other process", ended).await;
+
+    let backend = Memory::new();
+    let server = tokio::spawn(Server::new(socket, Arc::clone(&backend), own_access()).run(std::future::pending()));
+    let connection = std::os::unix::net::UnixStream::from(connection);
+    connection.set_nonblocking(true).unwrap();
+    let mut connection = UnixStream::from_std(connection).unwrap();
+    let body = serde_json::to_string(&registration("dlp", 10)).unwrap();
+    let head = format!("POST /v1/session HTTP/1.1\r\nhost: c\r\ncontent-length: {}\r\n\r\n", body.len());
+    connection.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    soon("the answer", connection.read_exact(&mut [0; 12])).await.unwrap();
+    let ended = backend.state(|state| state.caller.take()).unwrap();
+    assert_eq!((ended.pid, ended.groups, ended.cgroup), (Some(pid as i32), Vec::new(), None));
+    assert!(python.wait().unwrap().success());
+
+    let client = Client::connect(&path).await.unwrap();
+    let _session = client.session(&registration("dlp", 10), &[]).await.unwrap();
+    let alive = backend.state(|state| state.caller.take()).unwrap();
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).map(PathBuf::from);
+    assert!(own.is_some());
+    assert_eq!(alive.cgroup, own.filter(|_| tells_who_connected()));
+    server.abort();
+}
+
+/// Sends the head of a policy, says when the server waits for the rest, and sends that when it is told to.
+const IS_SLOW: &str = "
+import socket, sys
+control = socket.socket(socket.AF_UNIX)
+control.connect(sys.argv[1])
+control.send(b'PUT /v1/policy HTTP/1.1\\r\\nhost: c\\r\\ncontent-length: 6\\r\\nexpect: 100-continue\\r\\n\\r\\n')
+print(control.recv(12).decode(), flush=True)
+control.recv(1000)
+sys.stdin.read(1)
+control.send(b'# what')
+print(control.recv(12).decode(), flush=True)
+";
+
+#[tokio::test]
+async fn who_loses_a_role_before_the_policy_is_whole_changes_nothing() {
+    for (role, status) in [(Role::Administrator, "HTTP/1.1 200"), (Role::Reader, "HTTP/1.1 403")] {
+        let scene = Scene::with(Limits::default(), access(Some(Role::Administrator)));
+        let mut python = as_stranger("python3");
+        python.args(["-c", IS_SLOW]).arg(scene.socket()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut python = python.spawn().unwrap();
+        let mut stdout = BufReader::new(python.stdout.take().unwrap());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).map(|_| (line, stdout))
+        });
+        let (line, mut stdout) = soon("100 Continue", reading).await.unwrap().unwrap();
+        assert_eq!(line, "HTTP/1.1 100\n");
+        scene.access.replace(access(Some(role)));
+        drop(python.stdin.take());
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).map(|_| line)
+        });
+        assert_eq!(soon("the answer", reading).await.unwrap().unwrap().trim_end(), status);
+        assert_eq!(scene.backend.state(|state| state.applied.len()), usize::from(role == Role::Administrator));
+        python.wait().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn filters_of_the_host_are_for_administrators() {
     let scene = Scene::with(Limits::default(), access(Some(Role::Registrar)));
     let body = r#"{"filters":[{"action":"permit"}]}"#;
@@ -73,7 +195,9 @@ async fn who_loses_a_role_loses_the_stream() {
 
     // What does not concern this caller changes nothing for it.
     scene.access.replace(access(Some(Role::Administrator)));
-    let told = scene.backend.state(|state| state.sessions.values().next().unwrap().events.send(event("x").into()));
+    let told = scene
+        .backend
+        .state(|state| state.sessions.values().next().unwrap().news.send(SessionNews::Event(event("x").into())));
     assert!(told.is_ok());
     scene.access.replace(access(Some(Role::Reader)));
     assert_eq!(scene.ended(1).await, [1]);
@@ -112,3 +236,12 @@ pub async fn curl_as_stranger(socket: &Path, method: &str, path: &str) -> (u16, 
     let status = str::from_utf8(&output.stdout[end + 1..]).unwrap().parse().unwrap();
     (status, output.stdout[..end].to_vec())
 }
+
+/// Linux 6.5.
+fn tells_who_connected() -> bool {
+    let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    nix::sys::socket::getsockopt(&one, nix::sys::socket::sockopt::PeerPidfd).is_ok()
+}
+
+/// A group that nobody who runs tests is in.
+const SUPPLEMENTARY: u32 = 4_000_000;

@@ -3,11 +3,12 @@
 use std::{os::unix::net::UnixListener, sync::Arc, time::Duration};
 
 use carnet_control::{
-    Access, Client, ClientError, ControlSocket, FlowLine, Limits, Problem, ProblemKind, Role, Server,
+    Access, Client, ClientError, ControlSocket, FlowLine, Limits, PolicyRequest, Problem, ProblemKind, Role, Server,
 };
 
 use crate::{
     memory::{Memory, flow},
+    raw,
     scene::{Scene, own_access, registration, soon, stranger},
 };
 
@@ -18,7 +19,7 @@ async fn each_question_has_its_answer() {
     assert_eq!(client.status().await.unwrap().pid, std::process::id());
     assert_eq!(client.providers().await.unwrap(), []);
 
-    let applied = client.apply("default = \"permit\"\n", false).await.unwrap();
+    let applied = client.apply(policy("default = \"permit\"\n")).await.unwrap();
     assert!(applied.applied);
     assert_eq!(applied.policy.generation, 1);
     assert_eq!(client.policy().await.unwrap(), "default = \"permit\"\n");
@@ -29,10 +30,35 @@ async fn each_question_has_its_answer() {
 }
 
 #[tokio::test]
+async fn a_policy_replaces_only_the_one_that_was_meant() {
+    let scene = Scene::new();
+    let client = scene.client().await;
+    client.apply(PolicyRequest { expected: Some(0), ..policy("# one") }).await.unwrap();
+    let error = client.apply(PolicyRequest { expected: Some(0), ..policy("# two") }).await.unwrap_err();
+    assert_eq!(error.problem().unwrap().kind, ProblemKind::Precondition);
+    assert_eq!(client.policy().await.unwrap(), "# one");
+    client.apply(PolicyRequest { expected: Some(1), ..policy("# two") }).await.unwrap();
+    assert_eq!(client.policy().await.unwrap(), "# two");
+
+    for (condition, status) in [("2", 200), ("\"3\"", 200), ("*", 200), ("\"3\"", 412), ("W/\"5\"", 400), ("", 400)] {
+        let headers = format!("if-match: {condition}\r\n");
+        let answer = raw::ask(&scene.socket(), "PUT", "/v1/policy", &headers, b"# three").await;
+        assert_eq!(answer.status, status, "{condition}: {}", answer.head);
+    }
+}
+
+#[tokio::test]
+async fn the_daemon_reads_its_own_file_again() {
+    let scene = Scene::new();
+    assert!(scene.client().await.reload().await.unwrap().applied);
+    assert_eq!(scene.backend.state(|state| state.reloaded), 1);
+}
+
+#[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let scene = Scene::new();
     let client = scene.client().await;
-    assert!(!client.apply("# nothing", true).await.unwrap().applied);
+    assert!(!client.apply(PolicyRequest { dry_run: true, ..policy("# nothing") }).await.unwrap().applied);
     assert_eq!(client.policy().await.unwrap(), "");
     assert!(scene.backend.state(|state| state.applied[0].1), "the backend was told that it is a dry run");
 }
@@ -40,7 +66,7 @@ async fn a_dry_run_changes_nothing() {
 #[tokio::test]
 async fn mistakes_in_a_policy_come_with_their_places() {
     let scene = Scene::new();
-    let error = scene.client().await.apply("rnak = 1", false).await.unwrap_err();
+    let error = scene.client().await.apply(policy("rnak = 1")).await.unwrap_err();
     let problem = error.problem().unwrap();
     assert_eq!(problem.kind, ProblemKind::Mistakes);
     assert_eq!((problem.mistakes[0].line, problem.mistakes[0].column), (1, 1));
@@ -62,10 +88,10 @@ async fn open_flows_are_told_one_a_line() {
 #[tokio::test]
 async fn a_policy_of_many_megabytes_arrives() {
     let scene = Scene::new();
-    let policy = "# a million prefixes\n".repeat(1 << 20);
+    let text = "# a million prefixes\n".repeat(1 << 20);
     let client = scene.client().await;
-    client.apply(policy.clone(), false).await.unwrap();
-    assert!(client.policy().await.unwrap() == policy);
+    client.apply(policy(&text)).await.unwrap();
+    assert!(client.policy().await.unwrap() == text);
 }
 
 #[tokio::test]
@@ -151,4 +177,8 @@ async fn a_panic_of_the_backend_is_an_answer() {
     let error = client.status().await.unwrap_err();
     assert_eq!(error.problem().unwrap().kind, ProblemKind::Failed);
     assert!(client.status().await.is_ok(), "it goes on");
+}
+
+fn policy(text: &str) -> PolicyRequest {
+    PolicyRequest { text: text.into(), ..PolicyRequest::default() }
 }

@@ -45,7 +45,7 @@ async fn a_session_of_curl_lasts_until_curl_is_killed() {
     });
     let line = soon("the first line", reading).await.unwrap().unwrap();
     let SessionLine::Registered { registered } = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
-    assert_eq!((registered.provider.as_deref(), registered.filters), (Some("dlp"), 1));
+    assert_eq!((&registered.providers[0].name[..], registered.filters), ("dlp", 1));
     assert_eq!(scene.backend.state(|state| state.providers.len()), 1);
 
     // SIGKILL

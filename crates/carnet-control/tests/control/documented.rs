@@ -78,6 +78,7 @@ impl Operation<'_> {
             503 => raw::ask(&scenes.full.socket(), &self.method, &path, "", b"").await,
             404 => self.fail(ProblemKind::NotFound, &path, scenes).await,
             409 => self.fail(ProblemKind::Conflict, &path, scenes).await,
+            412 => self.fail(ProblemKind::Precondition, &path, scenes).await,
             422 => self.fail(ProblemKind::Mistakes, &path, scenes).await,
             500 => self.fail(ProblemKind::Failed, &path, scenes).await,
             _ => panic!("{} {path}: nothing here provokes {status}", self.method),
@@ -92,11 +93,11 @@ impl Operation<'_> {
         if path.ends_with("/hold") {
             // With a descriptor, which the client has to send.
             let client = scenes.usual.client().await;
-            client.hold("dlp", &[std::os::fd::AsFd::as_fd(&listener)]).await.unwrap();
+            client.hold("dlp", &[std::os::fd::AsFd::as_fd(&listener)], Duration::from_secs(1)).await.unwrap();
             return;
         }
         if path.ends_with("/release") {
-            let held = vec![listener.try_into().unwrap()];
+            let held = (vec![listener.try_into().unwrap()], Duration::from_secs(1));
             scenes.usual.backend.state(|state| state.held.insert("dlp".into(), held));
         }
         let body = self.body();
@@ -118,7 +119,8 @@ impl Operation<'_> {
         if path.ends_with("/hold") {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let client = scenes.usual.client().await;
-            let error = client.hold("dlp", &[std::os::fd::AsFd::as_fd(&listener)]).await.unwrap_err();
+            let error =
+                client.hold("dlp", &[std::os::fd::AsFd::as_fd(&listener)], Duration::from_secs(1)).await.unwrap_err();
             let body = serde_json::to_vec(error.problem().unwrap()).unwrap();
             let head = "content-type: application/problem+json\r\n".into();
             return raw::Answer { status: error.problem().unwrap().status, head, body };

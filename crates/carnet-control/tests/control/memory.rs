@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use carnet_control::{
     Applied, Backend, Begun, Caller, Decision, Ended, Event, EventKind, Flow, FlowLine, Listener, Mistake, OnDead,
-    PolicySummary, Problem, ProblemKind, Protocol, Provider, ProviderState, Records, Registered, Removed, SessionId,
-    SessionRequest, Status,
+    PolicyRequest, PolicySummary, Problem, ProblemKind, Protocol, Provider, ProviderState, Records, Registered,
+    RegisteredProvider, Removed, SessionEnd, SessionId, SessionNews, SessionRequest, Status,
 };
 use tokio::sync::{Notify, broadcast};
 
@@ -32,13 +33,16 @@ pub struct State {
     pub policy: String,
     pub generation: u64,
     pub applied: Vec<(Caller, bool)>,
+    pub reloaded: u64,
     pub providers: Vec<Provider>,
     pub open: Vec<Flow>,
     pub sessions: BTreeMap<SessionId, Registration>,
     pub begun: u64,
     /// In the order in which they ended.
-    pub ended: Vec<SessionId>,
-    pub held: BTreeMap<String, Vec<Listener>>,
+    pub ended: Vec<(SessionId, SessionEnd)>,
+    pub held: BTreeMap<String, (Vec<Listener>, Duration)>,
+    /// Who began a session last.
+    pub caller: Option<Caller>,
     /// The next call fails with this.
     pub fail: Option<Problem>,
     /// The next call panics.
@@ -46,8 +50,9 @@ pub struct State {
 }
 
 pub struct Registration {
-    pub listeners: Vec<Listener>,
-    pub events: broadcast::Sender<Arc<Event>>,
+    pub listeners: Vec<Vec<Listener>>,
+    pub news: broadcast::Sender<SessionNews>,
+    pub flows: broadcast::Sender<Arc<FlowLine>>,
 }
 
 impl Memory {
@@ -99,20 +104,33 @@ impl Backend for Memory {
         self.call(|state| Ok(state.policy.as_str().into()))
     }
 
-    async fn apply(&self, caller: Caller, policy: String, dry_run: bool) -> Result<Applied, Problem> {
+    async fn apply(&self, caller: Caller, policy: PolicyRequest) -> Result<Applied, Problem> {
+        let PolicyRequest { text, dry_run, expected } = policy;
         self.call(|state| {
-            if policy.contains("rnak") {
+            if expected.is_some_and(|expected| expected != state.generation) {
+                let detail = format!("generation {} is in force", state.generation);
+                return Err(Problem::new(ProblemKind::Precondition, detail));
+            }
+            if text.contains("rnak") {
                 let suggestion = Some("did you mean `rank`?".into());
-                let mistake = Mistake { line: 1, column: 1, message: "unknown field `rnak`".into(), suggestion };
+                let message = "unknown field `rnak`".into();
+                let mistake = Mistake { line: 1, column: 1, message, suggestion, ..Mistake::default() };
                 return Err(Problem::new(ProblemKind::Mistakes, "no policy").with_mistakes(vec![mistake]));
             }
             state.applied.push((caller, dry_run));
             if !dry_run {
                 state.generation += 1;
-                state.policy = policy;
+                state.policy = text;
             }
             let policy = PolicySummary { generation: state.generation, ..PolicySummary::default() };
             Ok(Applied { applied: !dry_run, policy, warnings: Vec::new() })
+        })
+    }
+
+    async fn reload(&self, _: Caller) -> Result<Applied, Problem> {
+        self.call(|state| {
+            state.reloaded += 1;
+            Ok(Applied { applied: true, ..Applied::default() })
         })
     }
 
@@ -140,59 +158,65 @@ impl Backend for Memory {
 
     async fn begin_session(
         &self,
-        _: Caller,
+        caller: Caller,
         request: SessionRequest,
-        listeners: Vec<Listener>,
+        listeners: Vec<Vec<Listener>>,
     ) -> Result<Begun, Problem> {
         let gate = self.gate.lock().unwrap().clone();
         if let Some(gate) = gate {
             gate.notified().await;
         }
         self.call(|state| {
+            state.caller = Some(caller);
             state.begun += 1;
             let session = SessionId(state.begun);
-            let registered = Registered {
-                session,
-                provider: request.provider.as_ref().map(|provider| provider.name.clone()),
-                handle: request.provider.as_ref().map(|_| state.begun as u32 + 100),
-                filters: request.filters.len() as u32,
-            };
-            if let Some(provider) = &request.provider {
-                let listen = listeners.iter().map(Listener::address).chain(provider.listen.iter().copied());
+            let mut registered = Registered { session, providers: Vec::new(), filters: request.filters.len() as u32 };
+            for (place, provider) in request.providers.iter().enumerate() {
+                let (handle, rank) = ((state.begun * 100) as u32 + place as u32, provider.rank.unwrap_or(1000));
+                registered.providers.push(RegisteredProvider { name: provider.name.clone(), handle, rank });
+                registered.filters += provider.filters.len() as u32;
+                let listen = listeners[place].iter().map(Listener::address).chain(provider.listen.iter().copied());
                 state.providers.push(Provider {
                     name: provider.name.clone(),
-                    rank: provider.rank,
-                    handle: state.begun as u32 + 100,
+                    rank,
+                    handle,
                     listen: listen.collect(),
                     records: Records::Aware,
                     on_dead: OnDead::Closed,
                     direct: false,
                     owner: provider.owner.to_vec(),
-                    filters: request.filters.len() as u32,
+                    filters: provider.filters.len() as u32,
                     state: ProviderState::Alive,
                     session: Some(session),
                     flows: 0,
                 });
             }
-            let events = broadcast::Sender::new(KEPT);
-            let begun = Begun { registered, events: events.subscribe() };
-            state.sessions.insert(session, Registration { listeners, events });
+            let (news, flows) = (broadcast::Sender::new(KEPT), broadcast::Sender::new(KEPT));
+            // Whether or not it was asked for: the server tells only who asked.
+            let begun = Begun { registered, news: news.subscribe(), flows: Some(flows.subscribe()) };
+            state.sessions.insert(session, Registration { listeners, news, flows });
             Ok(begun)
         })
     }
 
-    fn end_session(&self, session: SessionId) {
+    fn end_session(&self, session: SessionId, end: SessionEnd) {
         self.state(|state| {
-            state.ended.push(session);
+            state.ended.push((session, end));
             state.sessions.remove(&session);
             state.providers.retain(|provider| provider.session != Some(session));
         });
         self.ended.notify_waiters();
     }
 
-    async fn hold(&self, _: Caller, provider: String, listeners: Vec<Listener>) -> Result<(), Problem> {
+    async fn hold(
+        &self,
+        _: Caller,
+        provider: String,
+        listeners: Vec<Listener>,
+        at_most: Duration,
+    ) -> Result<(), Problem> {
         self.call(|state| {
-            state.held.insert(provider, listeners);
+            state.held.insert(provider, (listeners, at_most));
             Ok(())
         })
     }
@@ -200,7 +224,7 @@ impl Backend for Memory {
     async fn release(&self, _: Caller, provider: String) -> Result<Vec<Listener>, Problem> {
         self.call(|state| {
             let nothing = || Problem::new(ProblemKind::NotFound, format!("nothing is held for {provider:?}"));
-            state.held.remove(&provider).ok_or_else(nothing)
+            state.held.remove(&provider).map(|(listeners, _)| listeners).ok_or_else(nothing)
         })
     }
 }
@@ -238,6 +262,7 @@ pub fn event(message: &str) -> Event {
         provider: None,
         state: None,
         session: None,
+        stranger: None,
         message: message.into(),
     }
 }

@@ -24,8 +24,8 @@ async fn the_program_in_the_documentation_passes_its_listener() {
     });
     let line = soon("the first line", reading).await.unwrap().unwrap().replace('\'', "\"");
     let SessionLine::Registered { registered } = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
-    assert_eq!(registered.provider.as_deref(), Some("mine"));
-    let address = scene.backend.state(|state| state.sessions[&registered.session].listeners[0].address());
+    assert_eq!(registered.providers[0].name, "mine");
+    let address = scene.backend.state(|state| state.sessions[&registered.session].listeners[0][0].address());
     std::net::TcpStream::connect(address).unwrap();
 
     // SIGKILL. The backend's copy of the listener goes with the session.

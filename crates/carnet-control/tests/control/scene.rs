@@ -12,7 +12,7 @@ use std::{
 
 use carnet_control::{
     Access, AccessLists, Action, Client, ControlSocket, FilterRegistration, Identities, Limits, Match, OnDead,
-    OneOrMore, ProviderRegistration, Reach, Records, Server, SessionRequest, SockName,
+    OneOrMore, ProviderRegistration, Reach, Records, Server, SessionEnd, SessionRequest, SockName,
 };
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
@@ -76,7 +76,12 @@ impl Scene {
             }
         };
         soon("the end of the sessions", all_ended).await;
-        self.backend.state(|state| state.ended.iter().map(|session| session.0).collect())
+        self.backend.state(|state| state.ended.iter().map(|(session, _)| session.0).collect())
+    }
+
+    /// Why the session that ended last did.
+    pub fn last_end(&self) -> Option<SessionEnd> {
+        self.backend.state(|state| state.ended.last().map(|(_, end)| *end))
     }
 
     /// Waits until something is so, which nothing tells.
@@ -120,20 +125,22 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 pub fn registration(name: &str, rank: u16) -> SessionRequest {
-    SessionRequest {
-        provider: Some(ProviderRegistration {
-            name: name.into(),
-            rank,
-            listen: vec!["127.0.0.1:15001".parse().unwrap()].into(),
-            listeners: Vec::new(),
-            records: Records::Aware,
-            on_dead: OnDead::Open,
-            direct: false,
-            reach: Reach::Routes,
-            sockname: SockName::Own,
-            in_flight_limit: None,
-            owner: OneOrMore::default(),
-        }),
+    SessionRequest { providers: vec![provider(name, Some(rank))], ..SessionRequest::default() }
+}
+
+pub fn provider(name: &str, rank: Option<u16>) -> ProviderRegistration {
+    ProviderRegistration {
+        name: name.into(),
+        rank,
+        listen: vec!["127.0.0.1:15001".parse().unwrap()].into(),
+        listeners: Vec::new(),
+        records: Records::Aware,
+        on_dead: OnDead::Open,
+        direct: false,
+        reach: Reach::Routes,
+        sockname: SockName::Own,
+        in_flight_limit: None,
+        owner: OneOrMore::default(),
         filters: vec![FilterRegistration {
             name: "web".into(),
             weight: 1,

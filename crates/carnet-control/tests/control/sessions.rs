@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use carnet_control::{ProblemKind, SessionLine, SessionRequest};
+use carnet_control::{
+    Client, ControlSocket, Event, FlowLine, ProblemKind, Server, SessionEnd, SessionId, SessionLine, SessionNews,
+    SessionRequest,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
-    sync::Notify,
+    sync::{Notify, broadcast},
 };
 
 use crate::{
-    memory::event,
+    memory::{KEPT, Memory, event, flow},
     raw,
-    scene::{Scene, registration, soon},
+    scene::{Scene, own_access, provider, registration, soon},
 };
 
 #[tokio::test]
@@ -20,11 +23,12 @@ async fn dropping_the_session_ends_it_once() {
     let mut scene = Scene::new();
     let client = scene.client().await;
     let session = client.session(&registration("dlp", 10), &[]).await.unwrap();
-    assert_eq!(session.registered().handle, Some(101));
+    assert_eq!(session.registered().providers[0].handle, 100);
     assert_eq!(client.providers().await.unwrap()[0].session, Some(session.registered().session));
 
     drop(session);
     assert_eq!(scene.ended(1).await, [1]);
+    assert_eq!(scene.last_end(), Some(SessionEnd::ClientGone));
     assert_eq!(client.providers().await.unwrap(), []);
     scene.stop().await;
     assert_eq!(scene.ended(1).await, [1], "not a second time");
@@ -35,7 +39,7 @@ async fn a_session_is_told_what_concerns_it() {
     let scene = Scene::new();
     let mut session = scene.client().await.session(&registration("dlp", 10), &[]).await.unwrap();
     let told = event("a process that is not dlp listens on its port");
-    scene.backend.state(|state| state.sessions.values().next().unwrap().events.send(told.clone().into())).unwrap();
+    scene.backend.state(|state| state.sessions.values().next().unwrap().news.send(news(&told))).unwrap();
     assert_eq!(soon("the event", session.next()).await.unwrap(), Some(SessionLine::Event(told)));
 }
 
@@ -43,11 +47,112 @@ async fn a_session_is_told_what_concerns_it() {
 async fn a_session_that_the_daemon_ends_says_so() {
     let scene = Scene::new();
     let mut session = scene.client().await.session(&registration("dlp", 10), &[]).await.unwrap();
-    // The sender of its events goes.
+    // The sender of its news goes.
     scene.backend.state(|state| state.sessions.clear());
     assert!(matches!(soon("the end", session.next()).await.unwrap(), Some(SessionLine::Closing { .. })));
     assert_eq!(soon("the end", session.next()).await.unwrap(), None);
     assert_eq!(scene.ended(1).await, [1]);
+    assert_eq!(scene.last_end(), Some(SessionEnd::Backend));
+}
+
+#[tokio::test]
+async fn the_daemon_says_why_it_ends_a_session() {
+    let scene = Scene::new();
+    let mut session = scene.client().await.session(&registration("dlp", 10), &[]).await.unwrap();
+    let told = event("before");
+    scene.backend.state(|state| {
+        let sender = &state.sessions[&session.registered().session].news;
+        sender.send(news(&told)).unwrap();
+        sender.send(SessionNews::End("the policy has a provider \"dlp\" now".into())).unwrap();
+        sender.send(news(&event("never told"))).unwrap();
+    });
+    assert_eq!(soon("the event", session.next()).await.unwrap(), Some(SessionLine::Event(told)));
+    let reason = "the policy has a provider \"dlp\" now".into();
+    assert_eq!(soon("the end", session.next()).await.unwrap(), Some(SessionLine::Closing { reason }));
+    assert_eq!(soon("the end", session.next()).await.unwrap(), None);
+    assert_eq!(scene.ended(1).await, [1]);
+    assert_eq!(scene.last_end(), Some(SessionEnd::Backend));
+}
+
+#[tokio::test]
+async fn a_session_has_several_providers_in_their_order() {
+    let scene = Scene::new();
+    let client = scene.client().await;
+    let providers = vec![provider("first", None), provider("second", Some(7))];
+    let session = client.session(&SessionRequest { providers, ..SessionRequest::default() }, &[]).await.unwrap();
+    let expected = [("first", 100, 1000), ("second", 101, 7)];
+    let registered = session.registered().providers.iter().map(|it| (&it.name[..], it.handle, it.rank));
+    assert_eq!(registered.collect::<Vec<_>>(), expected);
+    assert_eq!(session.registered().filters, 2, "of both");
+    drop(session);
+    assert_eq!(scene.ended(1).await, [1], "together");
+}
+
+#[tokio::test]
+async fn a_session_is_told_the_flows_of_its_providers_where_it_asks_for_them() {
+    let scene = Scene::new();
+    let client = scene.client().await;
+    let asks = SessionRequest { flows: true, ..registration("dlp", 10) };
+    let mut session = client.session(&asks, &[]).await.unwrap();
+    let mut other = client.session(&registration("av", 11), &[]).await.unwrap();
+    let warning = FlowLine::Warning { message: "mind the gap".into() };
+    let told = event("at last");
+    scene.backend.state(|state| {
+        for registration in state.sessions.values() {
+            for line in [FlowLine::Flow(flow(1).into()), warning.clone()] {
+                // Nobody has it where it is not told.
+                let _ = registration.flows.send(line.into());
+            }
+        }
+    });
+    assert_eq!(soon("a flow", session.next()).await.unwrap(), Some(SessionLine::Flow(flow(1).into())));
+    let message = "mind the gap".into();
+    assert_eq!(soon("a warning", session.next()).await.unwrap(), Some(SessionLine::Warning { message }));
+
+    // The end of the flows is not the session's.
+    scene.backend.state(|state| {
+        for registration in state.sessions.values_mut() {
+            registration.flows = broadcast::Sender::new(1);
+            registration.news.send(news(&told)).unwrap();
+        }
+    });
+    for session in [&mut session, &mut other] {
+        assert_eq!(soon("the event", session.next()).await.unwrap(), Some(SessionLine::Event(told.clone())));
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_told_how_many_flows_it_has_lost() {
+    let scene = Scene::new();
+    let asks = SessionRequest { flows: true, ..registration("dlp", 10) };
+    let mut session = scene.client().await.session(&asks, &[]).await.unwrap();
+    // The server does not run meanwhile: there is one thread.
+    scene.backend.state(|state| {
+        let flows = &state.sessions[&session.registered().session].flows;
+        (0..KEPT as u32 + 36)
+            .for_each(|number| assert!(flows.send(FlowLine::Flow(flow(number).into()).into()).is_ok()));
+    });
+    assert_eq!(soon("a line", session.next()).await.unwrap(), Some(SessionLine::Lost { lost: 36 }));
+    assert_eq!(soon("a line", session.next()).await.unwrap(), Some(SessionLine::Flow(flow(36).into())));
+}
+
+#[tokio::test]
+async fn a_session_whose_server_is_dropped_was_not_ended_by_its_caller() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let backend = Memory::new();
+    let server = Server::new(ControlSocket::bind(&path).unwrap(), Arc::clone(&backend), own_access());
+    let server = tokio::spawn(server.run(std::future::pending()));
+    let client = Client::connect(&path).await.unwrap();
+    let _session = client.session(&registration("dlp", 10), &[]).await.unwrap();
+    server.abort();
+    soon("the end", async {
+        while backend.state(|state| state.ended.is_empty()) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(backend.state(|state| state.ended.clone()), [(SessionId(1), SessionEnd::DaemonEnding)]);
 }
 
 #[tokio::test]
@@ -59,7 +164,9 @@ async fn all_sessions_have_ended_when_the_server_has() {
         sessions.push(client.session(&registration("p", rank), &[]).await.unwrap());
     }
     scene.stop().await;
-    let mut ended = scene.backend.state(|state| state.ended.iter().map(|session| session.0).collect::<Vec<_>>());
+    let mut ended = scene.backend.state(|state| state.ended.iter().map(|(session, _)| session.0).collect::<Vec<_>>());
+    let ends = scene.backend.state(|state| state.ended.iter().map(|(_, end)| *end).collect::<Vec<_>>());
+    assert!(ends.iter().all(|end| *end == SessionEnd::DaemonEnding), "{ends:?}");
     ended.sort();
     assert_eq!(ended, (1..=20).collect::<Vec<_>>());
     let line = soon("the last line", sessions[0].next()).await.unwrap();
@@ -85,6 +192,7 @@ async fn who_goes_before_the_session_began_has_none() {
     drop(stream);
     gate.notify_one();
     assert_eq!(scene.ended(1).await, [1]);
+    assert_eq!(scene.last_end(), Some(SessionEnd::ClientGone));
     assert_eq!(scene.backend.state(|state| state.begun), 1);
 }
 
@@ -124,11 +232,10 @@ async fn a_connection_that_is_half_closed_ends_its_session() {
 async fn a_registration_says_all_that_the_policy_file_can_say() {
     let scene = Scene::new();
     let body = r#"{
-        "provider": {
+        "providers": [{
             "name": "dlp", "rank": 10, "listen": "127.0.0.1:15001", "records": "unaware", "on-dead": "open", "direct": true,
             "reach": "anywhere", "sockname": "destination", "in-flight-limit": 100,
-            "owner": [{"cgroup": "/system.slice/dlp.service"}, {"uid": "dlp"}]
-        },
+            "owner": [{"cgroup": "/system.slice/dlp.service"}, {"uid": "dlp"}],
         "filters": [{
             "name": "web", "weight": 200, "action": "redirect", "context": "site=hq",
             "match": {
@@ -138,12 +245,14 @@ async fn a_registration_says_all_that_the_policy_file_can_say() {
                 "not-gid": 7, "not-exe": "/bin/nc", "not-cgroup": "/init.scope", "not-netns": "red", "not-via": "vpn"
             }
         }, {"action": "redirect", "context-base64": "AAEC"}]
+        }],
+        "filters": [{"action": "permit", "match": {"remote": "::1"}}], "flows": true
     }"#;
     let request: SessionRequest = serde_json::from_str(body).unwrap();
     let written = serde_json::to_string(&request).unwrap();
     assert_eq!(serde_json::from_str::<SessionRequest>(&written).unwrap(), request);
     let session = scene.client().await.session(&request, &[]).await.unwrap();
-    assert_eq!(session.registered().filters, 2);
+    assert_eq!(session.registered().filters, 3);
 }
 
 #[tokio::test]
@@ -153,12 +262,16 @@ async fn an_empty_session_is_refused() {
     assert_eq!(error.problem().unwrap().kind, ProblemKind::Malformed);
 }
 
+fn news(event: &Event) -> SessionNews {
+    SessionNews::Event(event.clone().into())
+}
+
 #[tokio::test]
 async fn a_field_that_nobody_knows_is_named() {
     let scene = Scene::new();
     let cases = [
         (r#"{"filtres": []}"#, "unknown field `filtres`", Some("did you mean `filters`?")),
-        ("{\n \"provider\": {\"name\": \"a\", \"rnak\": 1}}", "unknown field `rnak`", Some("did you mean `rank`?")),
+        ("{\n \"providers\": [{\"name\": \"a\", \"rnak\": 1}]}", "unknown field `rnak`", Some("did you mean `rank`?")),
         (r#"{"filters": [{"action": "redirekt"}]}"#, "unknown variant `redirekt`", Some("did you mean `redirect`?")),
         (
             r#"{"filters": [{"match": {"remote_port": [1]}}]}"#,
@@ -168,7 +281,7 @@ async fn a_field_that_nobody_knows_is_named() {
         (r#"{"filters": [{"weight": 1}]}"#, "missing field `action`", None),
         (r#"{"filters": [{"action": "block", "match": {"uid": [1.5]}}]}"#, "expected a number or a name", None),
         (r#"{"filters": [{"action": "block", "match": {"not-uid": []}}]}"#, "the list is empty", None),
-        (r#"{"provider": {"name": "a", "rank": 1, "listen": "here"}}"#, "invalid socket address", None),
+        (r#"{"providers": [{"name": "a", "rank": 1, "listen": "here"}]}"#, "invalid socket address", None),
         ("{", "EOF", None),
         ("", "EOF", None),
     ];
@@ -182,5 +295,5 @@ async fn a_field_that_nobody_knows_is_named() {
     }
     let answer = raw::ask(&scene.socket(), "POST", "/v1/session", "", cases[1].0.as_bytes()).await;
     let mistake = &answer.problem().mistakes[0];
-    assert_eq!((mistake.line, mistake.column), (2, 33));
+    assert_eq!((mistake.line, mistake.column), (2, 35));
 }

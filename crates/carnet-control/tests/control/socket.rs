@@ -96,6 +96,41 @@ async fn a_folder_that_others_write_to_is_refused() {
 }
 
 #[tokio::test]
+async fn a_folder_below_one_that_others_write_to_is_refused() {
+    let above = folder(0o755);
+    let between = above.path().join("between");
+    let below = between.join("run");
+    std::fs::create_dir_all(&below).unwrap();
+    for (mode, is_safe) in [(0o755, true), (0o777, false), (0o775, false), (0o1777, true)] {
+        std::fs::set_permissions(&between, Permissions::from_mode(mode)).unwrap();
+        let bound = ControlSocket::bind(below.join("control.sock"));
+        assert_eq!(bound.is_ok(), is_safe, "{mode:o}: {bound:?}");
+        if let Err(error) = bound {
+            assert!(matches!(&error, BindError::Exposed { folder, .. } if *folder == between), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_is_followed_to_a_folder_of_ours_alone() {
+    let above = folder(0o755);
+    for (name, mode) in [("good", 0o755), ("bad", 0o777)] {
+        std::fs::create_dir(above.path().join(name)).unwrap();
+        std::fs::set_permissions(above.path().join(name), Permissions::from_mode(mode)).unwrap();
+        std::fs::create_dir(above.path().join(name).join("run")).unwrap();
+    }
+    let link = |name: &str, target: &str| std::os::unix::fs::symlink(target, above.path().join(name)).unwrap();
+    link("to-good", "good/run/../run");
+    link("to-bad", "to-good/../../bad/run");
+    link("round", "round");
+    let bind = |name: &str| ControlSocket::bind(above.path().join(name).join("control.sock"));
+    drop(bind("to-good").unwrap());
+    let error = bind("to-bad").unwrap_err();
+    assert!(matches!(&error, BindError::Exposed { folder, .. } if folder.ends_with("bad")), "{error}");
+    assert!(matches!(bind("round").unwrap_err(), BindError::Folder { .. }));
+}
+
+#[tokio::test]
 async fn a_folder_that_is_not_there_is_told() {
     let folder = folder(0o755);
     let error = ControlSocket::bind(folder.path().join("run/control.sock")).unwrap_err();
