@@ -1,11 +1,12 @@
 //! `carnet completions`: what a shell needs to complete this command, made of the same definition as its help.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
+
+use crate::stdout::write_out;
 
 /// Write what a shell needs to complete carnet's options
 ///
@@ -22,10 +23,8 @@ pub struct Arguments {
 pub fn completions(arguments: Arguments) -> Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut public(), "carnet", &mut script);
-    match io::stdout().write_all(&script) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write"),
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    write_out(&script)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The command without what is not for people.

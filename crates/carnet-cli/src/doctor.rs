@@ -12,12 +12,13 @@ mod finding;
 mod kernel;
 mod limits;
 mod netfilter;
+mod pins;
 mod privileges;
 mod programs;
 mod report;
 mod routes;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,11 +30,12 @@ use rustix::termios::tcgetwinsize;
 
 use self::privileges::Process;
 use self::report::Report;
+use crate::stdout::write_out;
 
 /// Look for what stands in Carnet's way on this host, and say what to do about it
 ///
-/// Looks at the kernel, control groups, BPF programs of others, nat rules, routes and limits, and changes nothing. As
-/// root it sees everything. Each finding has an id that docs/doctor.md explains.
+/// Looks at the kernel, control groups, BPF programs of others, pinned engines, nat rules, routes and limits, and
+/// changes nothing. As root it sees everything. Each finding has an id that docs/doctor.md explains.
 ///
 /// The exit code is 0 where nothing stands in the way, 1 where there is a problem, 3 where the system refused to be
 /// looked at, 2 for a wrong command line.
@@ -42,6 +44,10 @@ pub struct Arguments {
     /// Look at the programs on this cgroup and those above it, not on the own one: a path below the cgroup2 mount
     #[arg(long, value_name = "PATH")]
     cgroup: Option<PathBuf>,
+
+    /// Look at what is pinned there, and not at carnet in the first bpf file system
+    #[arg(long, value_name = "FOLDER")]
+    pins: Option<PathBuf>,
 
     /// Write one JSON object
     #[arg(long)]
@@ -62,15 +68,13 @@ pub fn doctor(arguments: Arguments) -> Result<ExitCode> {
     if let Some(hierarchy) = hierarchy {
         programs::look(&mut report, hierarchy, chosen.as_deref(), bpf);
     }
+    pins::look(&mut report, arguments.pins.as_deref());
     netfilter::look(&mut report);
     routes::look(&mut report);
     limits::look(&mut report);
 
     let text = if arguments.json { report.json() } else { report.text(width()) };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("cannot write"),
-        _ => {}
-    }
+    write_out(text.as_bytes())?;
     Ok(ExitCode::from(report.exit_code()))
 }
 

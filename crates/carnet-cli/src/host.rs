@@ -16,8 +16,11 @@ use nix::unistd::{Group, Uid, User};
 /// The host that the command runs on.
 pub struct ThisHost {
     hierarchy: Option<Hierarchy>,
-    netns: Option<fn(&Path) -> io::Result<u64>>,
+    netns: Option<CookieOf>,
 }
+
+/// Tells the cookie of the network namespace that a file is.
+type CookieOf = Box<dyn Fn(&Path) -> io::Result<u64> + Send + Sync>;
 
 impl ThisHost {
     /// Cgroups are looked for where cgroup2 is mounted now. Network namespaces are not looked up.
@@ -26,9 +29,8 @@ impl ThisHost {
     }
 
     /// The same, with what tells the cookie of the network namespace that a file is, for whoever may ask.
-    #[allow(dead_code, reason = "for `carnet serve`")]
-    pub fn with_netns(self, cookie: fn(&Path) -> io::Result<u64>) -> Self {
-        Self { netns: Some(cookie), ..self }
+    pub fn with_netns(self, cookie: impl Fn(&Path) -> io::Result<u64> + Send + Sync + 'static) -> Self {
+        Self { netns: Some(Box::new(cookie)), ..self }
     }
 }
 
@@ -57,7 +59,7 @@ impl Host for ThisHost {
             true => PathBuf::from(name),
             false => Path::new("/run/netns").join(name),
         };
-        match (path.try_exists(), self.netns) {
+        match (path.try_exists(), &self.netns) {
             (Ok(false), _) => Answer::No,
             (Ok(true), Some(cookie)) => seen(cookie(&path), "the network namespace"),
             (Ok(true), None) => Answer::Unasked("only the engine tells network namespaces apart".into()),

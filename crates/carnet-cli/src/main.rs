@@ -7,6 +7,7 @@
 mod check;
 mod child;
 mod completions;
+mod control;
 mod doctor;
 mod exec;
 mod explain;
@@ -16,6 +17,8 @@ mod inspect;
 mod man;
 mod policy_file;
 mod run;
+mod serve;
+mod stdout;
 
 use std::process::ExitCode;
 
@@ -27,6 +30,15 @@ fn main() -> ExitCode {
         Command::Check(arguments) => check::check(arguments),
         Command::Explain(arguments) => explain::explain(arguments),
         Command::Doctor(arguments) => doctor::doctor(arguments),
+        Command::Serve(arguments) => serve::serve(arguments).map_err(point_to_doctor),
+        Command::Apply(arguments) => control::apply::apply(arguments),
+        Command::Reload(arguments) => control::reload::reload(arguments),
+        Command::Policy(arguments) => control::policy::policy(arguments),
+        Command::Status(arguments) => control::status::status(arguments),
+        Command::Providers(arguments) => control::providers::providers(arguments),
+        Command::Flows(arguments) => control::flows::flows(arguments),
+        Command::Events(arguments) => control::events::events(arguments),
+        Command::Down(arguments) => control::down::down(arguments).map_err(point_to_doctor),
         Command::Completions(arguments) => completions::completions(arguments),
         Command::Man(arguments) => man::man(arguments),
         Command::Guardian => guardian::guard(),
@@ -73,6 +85,15 @@ enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
     Explain(explain::Arguments),
+    Serve(serve::Arguments),
+    Apply(control::apply::Arguments),
+    Reload(control::reload::Arguments),
+    Policy(control::policy::Arguments),
+    Status(control::status::Arguments),
+    Providers(control::providers::Arguments),
+    Flows(control::flows::Arguments),
+    Events(control::events::Arguments),
+    Down(control::down::Arguments),
     Doctor(doctor::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -109,7 +130,8 @@ mod tests {
 
     #[test]
     fn help_fits_a_terminal_of_80_columns() {
-        for name in ["run", "check", "explain", "doctor", "completions", "man"] {
+        let all = Cli::command();
+        for name in all.get_subcommands().filter(|command| !command.is_hide_set()).map(clap::Command::get_name) {
             let mut command = Cli::command().term_width(80);
             command.build();
             let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();

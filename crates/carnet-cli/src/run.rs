@@ -10,12 +10,12 @@
 //! their links are with the guardian before the command is started, and at the end the links go last.
 
 mod command;
-mod flows;
+pub mod flows;
 mod guardian;
 mod identity;
 mod log;
-mod output;
-mod outside;
+pub mod output;
+pub mod outside;
 pub mod place;
 mod plan;
 mod reports;
@@ -176,11 +176,14 @@ fn lines(arguments: &Arguments) -> Result<Lines> {
     let colour = match arguments.color {
         Colour::Always => true,
         Colour::Never => false,
-        Colour::Auto => {
-            let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-            terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
-        }
+        Colour::Auto => wants_colour(terminal),
     };
     let format = if arguments.json { Format::Json } else { Format::Text { colour, columns: terminal } };
     Ok(Log::new(format, Clock::now(), to))
+}
+
+/// Whether what is written is coloured: on terminals, where `NO_COLOR` is not set and `TERM` is not dumb.
+pub fn wants_colour(is_terminal: bool) -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

@@ -163,6 +163,15 @@ ids! {
         EgressFilter "egress-filter"
         ProgramsLeft "programs-left"
     }
+    Pins "pins" {
+        PinsNone "pins-none"
+        PinsHidden "pins-hidden"
+        PinsHalfMade "pins-half-made"
+        BpffsMissing "bpffs-missing"
+        EngineServed "engine-served"
+        EngineUnattended "engine-unattended"
+        EngineStopped "engine-stopped"
+    }
     Netfilter "netfilter" {
         NatNone "nat-none"
         NatHidden "nat-hidden"

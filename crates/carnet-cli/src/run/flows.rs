@@ -40,8 +40,8 @@ pub struct Known {
 /// Joins events to flows.
 #[derive(Debug)]
 pub struct Joiner {
-    /// By handle - 1.
-    services: Vec<Known>,
+    /// By handle.
+    services: HashMap<u32, Known>,
     open: HashMap<u128, OpenFlow>,
     /// Of some of them more will be told: subflows outlive the socket that the application has closed.
     ended: Recent<u128>,
@@ -66,8 +66,8 @@ struct LastHop {
 }
 
 impl Joiner {
-    /// `services` are in the order of their handles, which count from 1.
-    pub fn new(services: Vec<Known>) -> Self {
+    /// `services` are by their handles.
+    pub fn new(services: HashMap<u32, Known>) -> Self {
         Self {
             services,
             open: HashMap::new(),
@@ -78,9 +78,30 @@ impl Joiner {
         }
     }
 
+    /// Other services from now on. Those that are gone keep their names in what has been told of them.
+    pub fn know(&mut self, services: HashMap<u32, Known>) {
+        self.services.extend(services);
+    }
+
     /// How many flows are open.
     pub fn open(&self) -> usize {
         self.open.len()
+    }
+
+    /// The open ones as far as they have come, oldest first.
+    pub fn open_flows(&self) -> Vec<Flow> {
+        let mut flows: Vec<_> = self.open.values().map(|open| open.flow.clone()).collect();
+        flows.sort_by_key(|flow| (flow.begun, flow.id));
+        flows
+    }
+
+    /// How many of them each service has or had.
+    pub fn open_by_service(&self) -> HashMap<String, u64> {
+        let mut counts = HashMap::new();
+        for link in self.open.values().flat_map(|open| &open.flow.chain) {
+            *counts.entry(link.service.clone()).or_default() += 1;
+        }
+        counts
     }
 
     /// A service has read the name of a flow's destination. The first one counts.
@@ -130,8 +151,8 @@ impl Joiner {
 
     /// The flows that are still open, oldest first.
     pub fn finish(&mut self) -> Vec<Flow> {
-        let mut flows: Vec<_> = self.open.drain().map(|(_, open)| open.flow).collect();
-        flows.sort_by_key(|flow| (flow.begun, flow.id));
+        let flows = self.open_flows();
+        self.open.clear();
         flows
     }
 
@@ -294,7 +315,7 @@ impl Joiner {
     }
 
     fn known(&self, handle: u32) -> Option<&Known> {
-        self.services.get((handle as usize).checked_sub(1)?)
+        self.services.get(&handle)
     }
 
     fn warn(&mut self, event: &Event, mut text: String) -> Option<Output> {

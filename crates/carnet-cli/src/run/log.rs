@@ -1,6 +1,6 @@
 //! The thread that reads events and names, and writes the flow log.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -32,7 +32,7 @@ enum Request {
 
 impl FlowLog {
     /// Starts it: events are the engine's, reports the built-in services', services all of them by handle.
-    pub fn start(events: EventReader, reports: Vec<Reports>, services: Vec<Known>, lines: Lines) -> Result<Self> {
+    pub fn start(events: EventReader, reports: Vec<Reports>, services: HashMap<u32, Known>, lines: Lines) -> Result<Self> {
         let (requests, requested) = channel();
         let writer = Writer {
             events,

@@ -1,6 +1,6 @@
 //! How flows look: text for people, JSON for programs. `docs/flow-log.md` is the reference of both.
 
-mod json;
+pub mod json;
 mod sockets;
 mod text;
 
@@ -11,6 +11,8 @@ use jiff::tz::TimeZone;
 use nix::errno::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
+pub use self::sockets::kind_of as socket_kind_of;
+pub use self::text::printable;
 use crate::run::flows::{Decision, End, Flow, UnseenSocket};
 
 /// Which of the two, and how.
@@ -84,6 +86,17 @@ impl Clock {
         Self { boot, zone: TimeZone::system() }
     }
 
+    /// One for times that were told as people's: its boot was in 1970.
+    pub fn of_told() -> Self {
+        Self { boot: 0, zone: TimeZone::system() }
+    }
+
+    /// Of a time as [`Format::Json`] has it; that of the boot, where it is none.
+    pub fn boottime(&self, time: &str) -> u64 {
+        let nanoseconds = time.parse::<Timestamp>().map_or(0, |time| time.as_nanosecond() - self.boot);
+        nanoseconds.try_into().unwrap_or_default()
+    }
+
     fn timestamp(&self, boottime: u64) -> Timestamp {
         Timestamp::from_nanosecond(self.boot + i128::from(boottime)).unwrap_or_default()
     }
@@ -145,6 +158,11 @@ impl<W: Write> Log<W> {
         self.line(&line);
     }
 
+    /// Whether lines still go anywhere.
+    pub fn is_open(&self) -> bool {
+        self.to.is_some()
+    }
+
     /// Why the log is not complete, unless its reader has simply gone away.
     pub fn into_error(self) -> Option<io::Error> {
         self.error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
@@ -167,6 +185,17 @@ fn errno_symbol(error: i32) -> Option<String> {
         Errno::UnknownErrno => Some(error.to_string()),
         errno => Some(format!("{errno:?}")),
     }
+}
+
+/// The errno with this symbol; 0 where there is none.
+pub fn errno_of(symbol: &str) -> i32 {
+    let number = symbol.parse().ok();
+    number.or_else(|| (1..=LAST_ERRNO).find(|error| errno_symbol(*error).as_deref() == Some(symbol))).unwrap_or_default()
+}
+
+/// `REASON_*` with this word. A word that this version does not know is a reason that it does not know.
+pub fn reason_of(word: &str) -> u32 {
+    (1..).take_while(|number| reason(*number).0 != UNKNOWN).find(|number| reason(*number).0 == word).unwrap_or(u32::MAX)
 }
 
 /// `REASON_*` as one word for programs, and in words for people.
@@ -195,9 +224,14 @@ fn reason(reason: u32) -> (&'static str, &'static str) {
         carnet_abi::REASON_UDP => ("udp", "UDP is not redirected"),
         carnet_abi::REASON_QUIC => ("quic", "QUIC is to be replaced by TCP: --block-quic"),
         carnet_abi::REASON_SOCKET => ("socket", "a kind of socket that cannot be inspected"),
-        _ => ("unknown", "a reason this version does not know"),
+        _ => (UNKNOWN, "a reason this version does not know"),
     }
 }
+
+const UNKNOWN: &str = "unknown";
+
+/// Of Linux, on the architectures there are engines for.
+const LAST_ERRNO: i32 = 133;
 
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,8 @@ fn check(address: SocketAddr, service: &Path, hierarchy: &Hierarchy, own_cgroup:
     Ok(())
 }
 
-fn serves(listener: &Listener, address: SocketAddr) -> bool {
+/// Whether a listener takes connections to this address.
+pub fn serves(listener: &Listener, address: SocketAddr) -> bool {
     let wildcard = match (listener.address.ip(), address.ip().to_canonical()) {
         (IpAddr::V4(at), IpAddr::V4(_)) => at.is_unspecified(),
         (IpAddr::V6(at), IpAddr::V6(_)) => at.is_unspecified(),

@@ -65,7 +65,7 @@ pub fn run(arguments: &Arguments, signals: &Signals, guardian: &mut Guardian, li
 
     let reports = services.started.iter_mut().filter_map(Service::take_reports).collect();
     let known = |ready: &Ready| Known { name: ready.name.clone(), unaware: ready.service == Records::Unaware };
-    let known = services.ready.iter().map(known).collect();
+    let known = (1..).zip(services.ready.iter().map(known)).collect();
     let log = FlowLog::start(engine.events()?, reports, known, lines)?;
     for warning in services.warnings {
         log.warn(warning);

@@ -57,7 +57,8 @@ impl Connection {
 }
 
 fn joiner() -> Joiner {
-    Joiner::new(vec![Known { name: "a".into(), unaware: true }, Known { name: "b".into(), unaware: false }])
+    let known = |name: &str, unaware| Known { name: name.into(), unaware };
+    Joiner::new(HashMap::from([(1, known("a", true)), (2, known("b", false))]))
 }
 
 /// The only flow that comes out of these events.

@@ -85,6 +85,8 @@ const SOCKETS: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use crate::run::flows::{Bytes, Decision, End, Flow, Joiner, Output, Protocol};
 
     use super::*;
@@ -134,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_destination_of_udp_is_a_flow_at_once() {
-        let mut joiner = Joiner::new(Vec::new());
+        let mut joiner = Joiner::new(HashMap::new());
         let flow = flow(&mut joiner, &datagram(42, "192.0.2.7:53")).unwrap();
         assert_eq!((flow.protocol, flow.decision, flow.end), (Protocol::Udp, Decision::NotInspected, End::Untold));
         assert_eq!((flow.pid, flow.uid, &flow.program[..], flow.begun), (42, 5, "dig", 1000));
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn many_sockets_of_a_process_to_one_destination_are_one_flow() {
-        let mut joiner = Joiner::new(Vec::new());
+        let mut joiner = Joiner::new(HashMap::new());
         assert!(flow(&mut joiner, &datagram(42, "192.0.2.7:53")).is_some());
         for cookie in 0..1000 {
             let again = Event { cookie, ..datagram(42, "192.0.2.7:53") };
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn refused_quic() {
-        let mut joiner = Joiner::new(Vec::new());
+        let mut joiner = Joiner::new(HashMap::new());
         let event = refused(datagram(42, "192.0.2.7:443"), abi::REASON_QUIC, 111);
         let flow = flow(&mut joiner, &event).unwrap();
         assert_eq!((flow.protocol, flow.decision, flow.bytes), (Protocol::Udp, Decision::Refused, None::<Bytes>));
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_program_is_told_once_for_each_kind_of_socket() {
-        let mut joiner = Joiner::new(Vec::new());
+        let mut joiner = Joiner::new(HashMap::new());
         let kind = SocketKind { family: 2, sock_type: 3, protocol: 1 };
         let expected = UnseenSocket { time: 2000, pid: 42, uid: 5, program: "dig".into(), kind, refused: None };
         assert_eq!(socket(&mut joiner, &raw(42)), Some(expected.clone()));

@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::{Clock, Summary, errno_symbol, reason, sockets};
 use crate::run::flows::{Decision, End, Flow, Place, Protocol, UnseenSocket};
 
-pub(super) fn flow(flow: &Flow, clock: &Clock) -> String {
+/// A flow, over or open.
+pub fn flow(flow: &Flow, clock: &Clock) -> String {
     let mut end = EndFields { ended: None, at: None, error: None, reason: None };
     match &flow.end {
         End::Untold => {}
@@ -60,7 +61,8 @@ pub(super) fn flow(flow: &Flow, clock: &Clock) -> String {
     })))
 }
 
-pub(super) fn socket(socket: &UnseenSocket, clock: &Clock) -> String {
+/// A socket that cannot be inspected.
+pub fn socket(socket: &UnseenSocket, clock: &Clock) -> String {
     let UnseenSocket { time, pid, uid, program, kind, refused } = socket;
     line(&Object::Socket {
         time: clock.timestamp(*time).to_string(),
@@ -75,7 +77,8 @@ pub(super) fn socket(socket: &UnseenSocket, clock: &Clock) -> String {
     })
 }
 
-pub(super) fn warning(warning: &str) -> String {
+/// Something that people should know.
+pub fn warning(warning: &str) -> String {
     line(&Object::Warning { message: warning })
 }
 

@@ -44,6 +44,18 @@ pub(super) fn protocol(of: &SocketKind) -> Cow<'static, str> {
     }
 }
 
+/// What has these words.
+pub fn kind_of(family: &str, kind: &str, protocol: u32) -> SocketKind {
+    let family = match family {
+        "ipv4" => AF_INET,
+        "ipv6" => AF_INET6,
+        _ => 0,
+    };
+    // Those that are not raw are told apart by their protocols.
+    let sock_type = if kind == "raw" { SOCK_RAW } else { 0 };
+    SocketKind { family: family as u16, sock_type: sock_type as u16, protocol }
+}
+
 /// Not in libc.
 const IPPROTO_L2TP: i32 = 115;
 const IPPROTO_SMC: i32 = 256;

@@ -170,7 +170,7 @@ impl fmt::Display for Bytes {
 }
 
 /// What others have chosen must not steer the terminal.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() || is_invisible(c) { c.escape_unicode().collect::<Vec<_>>() } else { vec![c] })
         .collect()

@@ -9,7 +9,7 @@ proptest! {
     /// Events of random bytes, and of few flows with few numbers, so that they meet each other.
     #[test]
     fn no_event_panics(events in vec(prop_oneof![any_event(), likely_event()], 0..60)) {
-        let mut joiner = Joiner::new(vec![Known { name: "one".into(), unaware: true }; 2]);
+        let mut joiner = Joiner::new([1, 2].map(|handle| (handle, Known { name: "one".into(), unaware: true })).into());
         let begun = events.iter().filter(|event| event.kind == abi::EVENT_CONNECT && event.base == 0).count();
         for (turn, event) in events.iter().enumerate() {
             joiner.event(event);

@@ -1,0 +1,347 @@
+//! What is in force, and the way from one policy to the next.
+//!
+//! `start` takes over or makes what is there at the beginning, `look` follows what the policy names from then on.
+
+mod look;
+mod start;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use carnet_control::{Access, Event, EventKind, Identities, ProviderState, SessionEnd, SessionId};
+use carnet_engine::cgroup::{Cgroup, Hierarchy};
+use carnet_engine::{Engine, EventReader, RouteWatch, pin};
+use carnet_policy::file::Principal;
+use carnet_policy::{OnDead, Owner, Policy, Service};
+use jiff::Timestamp;
+
+use self::start::read_file;
+use super::health::{Change, Health, Listening};
+use super::held::Held;
+use super::news::News;
+use super::places::Places;
+use super::policy::{Candidate, Files, Refused};
+use super::programs::Programs;
+use super::sessions::{Registration, Sessions};
+use super::state::{PolicyText, State, StateFile};
+use crate::host::ThisHost;
+use crate::run::flows::Known;
+
+/// Where the daemon is at work.
+#[derive(Debug)]
+pub struct Ground {
+    /// The hierarchy of the governed cgroup.
+    pub hierarchy: Hierarchy,
+    /// The governed cgroup, as a directory.
+    pub governed: PathBuf,
+    /// The folder of the pins.
+    pub pins: PathBuf,
+    /// The folder of the state.
+    pub state: PathBuf,
+    /// The policy file.
+    pub file: PathBuf,
+}
+
+/// One engine with its policy.
+pub struct Core {
+    engine: Engine,
+    ground: Ground,
+    governed: Cgroup,
+    host: ThisHost,
+    state_file: StateFile,
+    state: State,
+    candidate: Candidate,
+    in_force: InForce,
+    /// What of the policy is to be put in force did not come about, and is to be tried again.
+    is_stale: bool,
+    /// What was said last of what keeps the policy from following what it names.
+    complaint: Option<String>,
+    programs: Programs,
+    health: Health,
+    listening: Listening,
+    /// Registrations.
+    pub sessions: Sessions,
+    /// Listeners that are kept for providers.
+    pub held: Held,
+    news: Arc<News>,
+    key_made: Instant,
+    _routes: Option<RouteWatch>,
+    /// It was there when this process began.
+    pub is_adopted: bool,
+}
+
+/// What the kernel has.
+#[derive(Debug, Default)]
+struct InForce {
+    policy: Policy,
+    generation: u64,
+    since: Timestamp,
+    places: Places,
+}
+
+impl Core {
+    /// Puts a text in force. On an error the policy before stays.
+    pub fn apply(&mut self, given: PolicyText, files: bool) -> Result<(), Refused> {
+        let candidate = self.read(given, files)?;
+        self.put_in_force(candidate, None)
+    }
+
+    /// What a text would be.
+    pub fn read(&self, given: PolicyText, files: bool) -> Result<Candidate, Refused> {
+        let files = if files { Files::Beside(&self.ground.file) } else { Files::Forbidden };
+        let added = self.sessions.texts();
+        Candidate::read(given, files, &added, &self.host, self.programs.kept()).map_err(|refused| match refused {
+            Refused::Mistakes(mistakes) if mistakes.findings().iter().any(|one| is_of(&added, &one.place.file)) => {
+                Refused::Conflict(format!(
+                    "this policy does not go together with what products have registered: {}",
+                    mistakes.findings().iter().map(|one| &one.what[..]).collect::<Vec<_>>().join("; ")
+                ))
+            }
+            refused => refused,
+        })
+    }
+
+    /// Reads the policy file again.
+    pub fn reload(&mut self) -> Result<(), Refused> {
+        let given = read_file(&self.ground.file)?;
+        let file = given.text.clone();
+        let candidate = self.read(given, true)?;
+        let before = std::mem::replace(&mut self.state.file, file);
+        self.put_in_force(candidate, None).inspect_err(|_| self.state.file = before)
+    }
+
+    /// Puts a registration in force.
+    pub fn register(&mut self, registration: &Registration) -> Result<(), Refused> {
+        let added = self.sessions.texts_with(registration);
+        let candidate = self.candidate.with(&added, &self.host, self.programs.kept())?;
+        self.put_in_force(candidate, Some(registration))
+    }
+
+    /// Takes a registration out of force, and what the daemon holds for it.
+    pub fn end_session(&mut self, id: SessionId, end: SessionEnd) {
+        let Some(session) = self.sessions.end(id, end) else { return };
+        for provider in &session.saved.providers {
+            self.held.forget(provider);
+        }
+        self.forget_handles();
+        self.is_stale = true;
+        let providers = session.saved.providers.join(", ");
+        self.tell_session(EventKind::SessionEnded, id, format!("the session of {providers} is over"));
+        self.look();
+    }
+
+    fn tell_change(&self, kind: EventKind, change: &Change) {
+        let mut event = self.news.event(kind, change.message.clone());
+        event.provider = Some(change.provider.clone());
+        event.state = Some(change.state);
+        event.stranger.clone_from(&change.stranger);
+        self.send(event);
+    }
+
+    /// About a session.
+    pub fn tell_session(&self, kind: EventKind, session: SessionId, message: String) {
+        self.send(Event { session: Some(session), ..self.news.event(kind, message) });
+    }
+
+    /// About a provider.
+    pub fn tell_provider(&self, kind: EventKind, provider: &str, state: ProviderState, message: String) {
+        self.send(Event { provider: Some(provider.into()), state: Some(state), ..self.news.event(kind, message) });
+    }
+
+    /// To those who follow events, and to the session that it is about.
+    fn send(&self, event: Event) {
+        let event = Arc::new(event);
+        self.sessions.tell(&event);
+        self.news.send(event);
+    }
+
+    /// Products may come by ever new names.
+    fn forget_handles(&mut self) {
+        if self.state.handles.names().iter().filter(|name| !name.is_empty()).count() > MOST_NAMES {
+            let policy = &self.in_force.policy;
+            self.state.handles.retain(|name| policy.providers.iter().any(|provider| provider.name == name));
+        }
+    }
+
+    /// As it is to be in force: with handles, and without filters that redirect to a service that stands still, where it
+    /// is to be passed by.
+    fn effective(&mut self, candidate: &Candidate) -> Policy {
+        let mut policy = candidate.resolved.policy.clone();
+        self.state.handles.give(&mut policy);
+        let stopped = self.health.stopped();
+        for provider in policy.providers.iter_mut() {
+            if provider.on_dead == OnDead::Open && stopped.contains(&provider.name) {
+                provider.filters.clear();
+            }
+        }
+        policy
+    }
+
+    fn put_in_force(&mut self, candidate: Candidate, registration: Option<&Registration>) -> Result<(), Refused> {
+        let policy = self.effective(&candidate);
+        let generation = self.in_force.generation + 1;
+        let image = candidate.compile(policy.clone(), generation)?;
+        let listening = Listening::now(&policy, &self.ground.hierarchy)?;
+        let marked = &mut self.sessions.marked();
+        marked.extend(registration.iter().flat_map(|registration| registration.marked().iter().copied()));
+        let (places, _) = Places::of(&policy, &listening, marked, &self.ground.hierarchy, &self.ground.governed);
+        // Services can ask before they get the first connection, and as long as they may have one.
+        if self.engine.attachments().next().is_some() {
+            places.attach(&mut self.engine, &self.ground.hierarchy)?;
+        }
+        for (name, listeners) in registration.iter().flat_map(|registration| &registration.listeners) {
+            let Some(provider) = policy.providers.iter().find(|provider| provider.name == *name) else { continue };
+            for listener in listeners {
+                self.engine.own_listener(std::os::fd::AsFd::as_fd(listener), provider.handle)?;
+            }
+        }
+        // Before it is in force: whoever adopts the engine then knows whose the handles are.
+        let saved = self.save(&candidate)?;
+        if let Err(error) = self.engine.apply(&image) {
+            self.state = saved;
+            self.state_file.write(&self.state)?;
+            return Err(error.into());
+        }
+        self.in_force = InForce { policy, generation, since: Timestamp::now(), places };
+        self.candidate = candidate;
+        self.is_stale = false;
+        self.note_replaced();
+        let summary = self.candidate.summary(generation, None);
+        let what = format!(
+            "policy {generation} is in force: {} providers, {} filters, from {}",
+            summary.providers, summary.filters, summary.source
+        );
+        self.news.tell(EventKind::Policy, what);
+        Ok(())
+    }
+
+    fn note_replaced(&mut self) {
+        for path in self.programs.follow(&self.candidate.resolved, &self.candidate.kept) {
+            let what = format!("{path} is another file now; processes that run the one before count as it, too");
+            self.news.tell(EventKind::Replaced, what);
+        }
+    }
+
+    /// Returns the state as it was.
+    fn save(&mut self, candidate: &Candidate) -> Result<State> {
+        let next = State { policy: candidate.given.clone(), sessions: self.sessions.saved(), ..self.state.clone() };
+        self.state_file.write(&next)?;
+        Ok(std::mem::replace(&mut self.state, next))
+    }
+
+    /// Writes down what has become of the registrations.
+    pub fn save_sessions(&mut self) -> Result<()> {
+        self.state.sessions = self.sessions.saved();
+        self.state_file.write(&self.state)
+    }
+
+    /// Takes everything out of the kernel.
+    pub fn down(self) -> Result<pin::Removed> {
+        let removed = self.engine.take_down()?;
+        self.state_file.remove()?;
+        Ok(removed)
+    }
+
+    /// Who may do what.
+    pub fn access(&self) -> Access {
+        let control = &self.candidate.resolved.control;
+        let identities = |principals: &[Principal]| {
+            let mut identities = Identities::default();
+            for principal in principals {
+                match *principal {
+                    Principal::Uid(uid) => _ = identities.uids.insert(uid),
+                    Principal::Gid(gid) => _ = identities.gids.insert(gid),
+                    _ => {}
+                }
+            }
+            identities
+        };
+        Access {
+            read: identities(&control.read),
+            register: identities(&control.register),
+            administer: identities(&control.administer),
+        }
+    }
+
+    /// Services by their handles.
+    pub fn known(&self) -> HashMap<u32, Known> {
+        let known = |provider: &carnet_policy::Provider| {
+            let unaware = provider.service == Service::Unaware;
+            (provider.handle, Known { name: provider.name.clone(), unaware })
+        };
+        self.in_force.policy.providers.iter().map(known).collect()
+    }
+
+    /// Whether a policy could be put in force, as far as that can be told without the kernel.
+    pub fn try_out(&mut self, candidate: &Candidate) -> Result<(), Refused> {
+        let policy = self.effective(candidate);
+        candidate.compile(policy, self.in_force.generation + 1).map(drop)
+    }
+
+    /// A rank that nobody has and nobody is behind.
+    pub fn next_rank(&self) -> u16 {
+        let highest = self.in_force.policy.providers.iter().map(|provider| provider.rank).max();
+        highest.map_or(10, |highest| highest.saturating_add(10))
+    }
+
+    /// Directories of the owners' cgroups, by their ids.
+    pub fn cgroups(&self) -> BTreeMap<u64, PathBuf> {
+        let owners = self.in_force.policy.providers.iter().flat_map(|provider| &provider.owners);
+        let ids = owners.filter_map(|owner| match owner {
+            Owner::Cgroup { id, .. } => Some(*id),
+            Owner::Uid(_) => None,
+            _ => None,
+        });
+        self.ground.hierarchy.paths_of(&ids.collect::<BTreeSet<_>>())
+    }
+
+    /// Where it is at work.
+    pub fn ground(&self) -> &Ground {
+        &self.ground
+    }
+
+    /// Reads the kernel's events.
+    pub fn events(&self) -> Result<EventReader> {
+        Ok(self.engine.events()?)
+    }
+
+    /// The engine's counters and identity.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The policy in force as the kernel has it.
+    pub fn policy(&self) -> &Policy {
+        &self.in_force.policy
+    }
+
+    /// The policy in force as it was given.
+    pub fn candidate(&self) -> &Candidate {
+        &self.candidate
+    }
+
+    /// The number of the policy in force, and since when it is.
+    pub fn generation(&self) -> (u64, Timestamp) {
+        (self.in_force.generation, self.in_force.since)
+    }
+
+    /// How providers do.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// This host.
+    pub fn host(&self) -> &ThisHost {
+        &self.host
+    }
+}
+
+fn is_of(added: &[(String, String)], file: &str) -> bool {
+    added.iter().any(|(name, _)| name == file)
+}
+
+/// Names of providers that are remembered with their handles, beside those in force.
+const MOST_NAMES: usize = 4096;

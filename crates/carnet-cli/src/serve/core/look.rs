@@ -1,0 +1,119 @@
+//! Once a second: who listens, and what of that which the policy names has become another thing.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use carnet_control::{EventKind, ProviderState};
+use carnet_engine::cgroup::Cgroup;
+
+use super::{Core, Ground};
+use crate::serve::health::Listening;
+use crate::serve::places::Places;
+use crate::serve::policy::Refused;
+
+impl Core {
+    /// Looks again at what the policy names and who listens, and puts in force what has come of it. To be called about
+    /// once a second.
+    pub fn look(&mut self) {
+        self.follow_governed();
+        self.forget_orphans();
+        if self.key_made.elapsed() > KEY_LIFE {
+            self.key_made = Instant::now();
+            if let Err(error) = self.engine.rotate_key() {
+                self.news.warn(error.to_string());
+            }
+        }
+        for provider in self.held.let_go() {
+            let what = format!("the listeners of {provider} are held no more: their time is over");
+            self.tell_provider(EventKind::Released, &provider, self.health.state(&provider), what);
+        }
+        if let Err(refused) = self.follow() {
+            let complaint = refused.to_string();
+            if self.complaint.as_ref() != Some(&complaint) {
+                self.news.tell(EventKind::Refused, complaint.clone());
+            }
+            self.complaint = Some(complaint);
+        } else {
+            self.complaint = None;
+        }
+        if let Err(error) = self.look_at_listeners() {
+            self.news.warn(crate::one_line(&error));
+        }
+    }
+
+    /// What is named may have changed, and so may registrations.
+    fn follow(&mut self) -> Result<(), Refused> {
+        let kept = self.programs.kept();
+        let candidate = match self.is_stale {
+            true => self.candidate.with(&self.sessions.texts(), &self.host, kept)?,
+            false => self.candidate.again(&self.host, kept)?,
+        };
+        if self.is_stale || self.effective(&candidate) != self.in_force.policy {
+            return self.put_in_force(candidate, None);
+        }
+        self.candidate = candidate;
+        self.note_replaced();
+        Ok(())
+    }
+
+    fn look_at_listeners(&mut self) -> Result<()> {
+        let policy = &self.in_force.policy;
+        self.listening = Listening::now(policy, &self.ground.hierarchy)?;
+        let changes = self.health.look(policy, &self.listening, &self.held.providers(), &self.sessions.marked());
+        for change in &changes {
+            let kind = match change.state {
+                ProviderState::Stranger => EventKind::Stranger,
+                _ => EventKind::Provider,
+            };
+            self.tell_change(kind, change);
+        }
+        self.attach_services()
+    }
+
+    /// Services come and go: they are made again in cgroups with other ids, or move.
+    pub(super) fn attach_services(&mut self) -> Result<()> {
+        let Ground { hierarchy, governed, .. } = &self.ground;
+        let marked = self.sessions.marked();
+        let (places, above) = Places::of(&self.in_force.policy, &self.listening, &marked, hierarchy, governed);
+        for path in above {
+            self.news.once(format!(
+                "a service is in {}, which holds what is governed, too: it gets no records. Give it a cgroup of its own",
+                path.display()
+            ));
+        }
+        places.attach(&mut self.engine, hierarchy)?;
+        places.detach_others(&mut self.engine, hierarchy, self.governed.id())?;
+        self.in_force.places = places;
+        Ok(())
+    }
+
+    /// The governed cgroup may have been made again.
+    fn follow_governed(&mut self) {
+        let Ok(now) = Cgroup::open(&self.ground.hierarchy, &self.ground.governed) else {
+            self.news.once(format!("the governed cgroup {} is gone", self.ground.governed.display()));
+            return;
+        };
+        if now.id() == self.governed.id() {
+            return;
+        }
+        let moved = self.engine.attach_governed(&now).and_then(|()| self.engine.govern(&now));
+        match moved {
+            Ok(()) => {
+                self.news.warn(format!("the governed cgroup {} was made again", now.path().display()));
+                self.governed = now;
+            }
+            Err(error) => self.news.once(error.to_string()),
+        }
+    }
+
+    fn forget_orphans(&mut self) {
+        let gone = self.sessions.forget_orphans();
+        if !gone.is_empty() {
+            self.is_stale = true;
+            self.news.warn(format!("{} did not register again, and got out of force", gone.join(", ")));
+        }
+    }
+}
+
+/// A new key for records this often.
+const KEY_LIFE: Duration = Duration::from_secs(3600);

@@ -1,0 +1,292 @@
+//! What products register over the control socket, for as long as their connections last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use carnet_control::{
+    Caller, Event, Listener, OneOrMore, Owner, Problem, ProblemKind, ProviderRegistration, Role, SessionEnd, SessionId,
+    SessionNews, SessionRequest,
+};
+use rustix::net::sockopt::ipv6_v6only;
+use tokio::sync::broadcast;
+
+use super::state::SavedSession;
+
+/// All that there are.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    all: BTreeMap<SessionId, Session>,
+    newest: u64,
+}
+
+/// One.
+#[derive(Debug)]
+pub struct Session {
+    /// What the next daemon has to know.
+    pub saved: SavedSession,
+    /// What the product is told.
+    pub news: broadcast::Sender<SessionNews>,
+    /// It was registered with the daemon before this one. Where its product has not come back by then, it is over.
+    orphan_until: Option<Instant>,
+}
+
+/// A registration that has been looked at.
+#[derive(Debug)]
+pub struct Registration {
+    saved: SavedSession,
+    host_filters: u32,
+    /// The passed listeners of each provider, by its name.
+    pub listeners: Vec<(String, Vec<Listener>)>,
+}
+
+impl Sessions {
+    /// Those of the daemon before, whose products have some time to come back.
+    pub fn left(saved: Vec<SavedSession>) -> Self {
+        let mut sessions = Self::default();
+        for saved in saved {
+            sessions.add(saved, Some(Instant::now() + TIME_TO_COME_BACK));
+        }
+        sessions
+    }
+
+    /// By name, what they add to the policy.
+    pub fn texts(&self) -> Vec<(String, String)> {
+        self.all.iter().map(|(id, session)| (name(*id), session.saved.text.clone())).collect()
+    }
+
+    /// The same with another one, in the place of those whose providers have come back with it.
+    pub fn texts_with(&self, registration: &Registration) -> Vec<(String, String)> {
+        let replaced = self.replaced_by(registration);
+        let others = self.all.iter().filter(|(id, _)| !replaced.contains(id));
+        let mut texts: Vec<_> = others.map(|(id, session)| (name(*id), session.saved.text.clone())).collect();
+        texts.push((self.next_name(), registration.saved.text.clone()));
+        texts
+    }
+
+    /// What findings call the next one's text.
+    pub fn next_name(&self) -> String {
+        name(SessionId(self.newest + 1))
+    }
+
+    /// Takes it among them. It has been put in force.
+    pub fn begin(&mut self, registration: &Registration) -> (SessionId, broadcast::Receiver<SessionNews>) {
+        for id in self.replaced_by(registration) {
+            self.all.remove(&id);
+        }
+        self.add(registration.saved.clone(), None)
+    }
+
+    fn add(
+        &mut self,
+        saved: SavedSession,
+        orphan_until: Option<Instant>,
+    ) -> (SessionId, broadcast::Receiver<SessionNews>) {
+        self.newest += 1;
+        let id = SessionId(self.newest);
+        let (news, told) = broadcast::channel(MOST_NEWS);
+        self.all.insert(id, Session { saved, news, orphan_until });
+        (id, told)
+    }
+
+    /// Those of the daemon before whose products come back with this registration.
+    fn replaced_by(&self, registration: &Registration) -> Vec<SessionId> {
+        let is_back = |session: &Session| {
+            session.orphan_until.is_some()
+                && session.saved.uid == registration.saved.uid
+                && session.saved.providers.iter().any(|name| registration.saved.providers.contains(name))
+        };
+        self.all.iter().filter(|(_, session)| is_back(session)).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes one away. `None`: there is none, or it has to stay for now.
+    pub fn end(&mut self, id: SessionId, end: SessionEnd) -> Option<Session> {
+        match end {
+            // The next daemon has it on, and its product some time to come back.
+            SessionEnd::DaemonEnding => None,
+            _ => self.all.remove(&id),
+        }
+    }
+
+    /// Takes those away whose products have not come back in time. Returns names of their providers.
+    pub fn forget_orphans(&mut self) -> Vec<String> {
+        let now = Instant::now();
+        let gone: Vec<_> =
+            self.all.extract_if(.., |_, session| session.orphan_until.is_some_and(|end| end < now)).collect();
+        gone.into_iter().flat_map(|(_, session)| session.saved.providers).collect()
+    }
+
+    /// For the next daemon.
+    pub fn saved(&self) -> Vec<SavedSession> {
+        self.all.values().map(|session| session.saved.clone()).collect()
+    }
+
+    /// Those whose products are there.
+    pub fn count(&self) -> usize {
+        self.all.values().filter(|session| session.orphan_until.is_none()).count()
+    }
+
+    /// Inodes of all listeners that were passed.
+    pub fn marked(&self) -> BTreeSet<u32> {
+        self.all.values().flat_map(|session| session.saved.marked.iter().copied()).collect()
+    }
+
+    /// The session that a provider is of.
+    pub fn of(&self, provider: &str) -> Option<(SessionId, &Session)> {
+        let has = |session: &Session| session.saved.providers.iter().any(|own| own == provider);
+        self.all.iter().find(|(_, session)| has(session)).map(|(id, session)| (*id, session))
+    }
+
+    /// Tells the session that it is about.
+    pub fn tell(&self, event: &Arc<Event>) {
+        let session = event.provider.as_deref().and_then(|provider| self.of(provider));
+        if let Some((_, session)) = session {
+            // Nobody may listen.
+            let _ = session.news.send(SessionNews::Event(Arc::clone(event)));
+        }
+    }
+}
+
+impl Registration {
+    /// What is asked for, in the words of the policy file. `rank` is one that nobody has and nobody is behind.
+    pub fn new(
+        caller: &Caller,
+        request: SessionRequest,
+        listeners: Vec<Vec<Listener>>,
+        mut rank: u16,
+    ) -> Result<Self, Problem> {
+        if !request.filters.is_empty() && caller.role < Some(Role::Administrator) {
+            return Err(Problem::forbidden(caller, Role::Administrator));
+        }
+        let mut table = toml::Table::new();
+        let mut names = Vec::new();
+        let mut passed = Vec::new();
+        let mut providers = Vec::new();
+        for (mut provider, listeners) in request.providers.into_iter().zip(listeners) {
+            if provider.owner.is_empty() {
+                provider.owner = OneOrMore::from(vec![own(caller)?]);
+            }
+            check_owners(caller, &provider)?;
+            provider.rank.get_or_insert_with(|| {
+                let next = rank;
+                rank = rank.saturating_add(RANKS_APART);
+                next
+            });
+            names.push(provider.name.clone());
+            providers.push(in_words_of_the_file(&provider, &listeners)?);
+            passed.push((provider.name, listeners));
+        }
+        table.insert("provider".into(), providers.into());
+        table.insert("filter".into(), value(&request.filters)?);
+        let text = toml::to_string(&table).map_err(strange)?;
+        let host_filters = request.filters.len() as u32;
+        let marked = passed.iter().flat_map(|(_, listeners)| listeners).filter_map(inode).collect();
+        let saved = SavedSession { text, providers: names, uid: caller.uid, marked };
+        Ok(Self { saved, host_filters, listeners: passed })
+    }
+
+    /// Inodes of the listeners that were passed.
+    pub fn marked(&self) -> &BTreeSet<u32> {
+        &self.saved.marked
+    }
+
+    /// How many filters of the host it has.
+    pub fn host_filters(&self) -> u32 {
+        self.host_filters
+    }
+
+    /// Its providers' names.
+    pub fn providers(&self) -> &[String] {
+        &self.saved.providers
+    }
+}
+
+/// Whose a provider is of which nothing else is said: of everything in the caller's cgroup, or of its user.
+fn own(caller: &Caller) -> Result<Owner, Problem> {
+    match &caller.cgroup {
+        Some(cgroup) if cgroup != Path::new("/") => Ok(Owner::Cgroup(cgroup.display().to_string())),
+        _ if caller.uid != 0 => Ok(Owner::Uid(carnet_control::Id::Number(caller.uid))),
+        _ => {
+            let what = "say whose the provider is: `owner`. It cannot be told by the caller, who is root and in no \
+                        cgroup of its own";
+            Err(Problem::new(ProblemKind::Malformed, what))
+        }
+    }
+}
+
+/// What a provider owns is not redirected to it, nor to those before it. So nobody registers another's.
+fn check_owners(caller: &Caller, provider: &ProviderRegistration) -> Result<(), Problem> {
+    if caller.role >= Some(Role::Administrator) {
+        return Ok(());
+    }
+    for owner in provider.owner.iter() {
+        let is_own = match owner {
+            Owner::Uid(carnet_control::Id::Number(uid)) => *uid == caller.uid,
+            Owner::Uid(carnet_control::Id::Name(_)) => false,
+            Owner::Cgroup(path) => caller.cgroup.as_ref().is_some_and(|own| {
+                own != Path::new("/") && !path.split('/').any(|step| step == "..") && Path::new(path).starts_with(own)
+            }),
+        };
+        if !is_own {
+            let what = format!(
+                "provider {:?}: an owner is the caller's uid (a number), or the caller's cgroup or one in it, except \
+                 for administrators",
+                provider.name
+            );
+            return Err(Problem::new(ProblemKind::Forbidden, what));
+        }
+    }
+    Ok(())
+}
+
+/// As a `[[provider]]` table.
+fn in_words_of_the_file(provider: &ProviderRegistration, listeners: &[Listener]) -> Result<toml::Value, Problem> {
+    let toml::Value::Table(mut table) = value(provider)? else { return Err(strange("it is no table")) };
+    table.remove("listeners");
+    if let Some(filters) = table.remove("filters") {
+        table.insert("filter".into(), filters);
+    }
+    let mut addresses: Vec<SocketAddr> = provider.listen.iter().copied().collect();
+    addresses.extend(listeners.iter().flat_map(dialable));
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    table.insert("listen".into(), addresses.into());
+    Ok(table.into())
+}
+
+/// How a listener is reached from this host.
+pub fn dialable(listener: &Listener) -> Vec<SocketAddr> {
+    let (ip, port) = (listener.address().ip().to_canonical(), listener.address().port());
+    let all = match ip {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => vec![Ipv4Addr::LOCALHOST.into()],
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) if ipv6_v6only(listener).unwrap_or(true) => vec![Ipv6Addr::LOCALHOST.into()],
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        ip => vec![ip],
+    };
+    all.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
+}
+
+fn inode(listener: &Listener) -> Option<u32> {
+    // As the kernel's diagnosis tells it: 32 bits.
+    rustix::fs::fstat(listener).ok().map(|status| status.st_ino as u32)
+}
+
+fn value(of: &impl serde::Serialize) -> Result<toml::Value, Problem> {
+    toml::Value::try_from(of).map_err(strange)
+}
+
+fn strange(error: impl std::fmt::Display) -> Problem {
+    Problem::new(ProblemKind::Malformed, format!("this cannot be written as a policy: {error}"))
+}
+
+/// What findings call its text.
+fn name(id: SessionId) -> String {
+    format!("session {id}")
+}
+
+/// Products of an ended daemon have so long to find the next one.
+const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
+const MOST_NEWS: usize = 256;
+/// Between providers without ranks of their own.
+const RANKS_APART: u16 = 10;
