@@ -122,7 +122,7 @@ impl Core {
 
     /// Takes a registration out of force, and what the daemon holds for it.
     pub fn end_session(&mut self, id: SessionId, end: SessionEnd) {
-        let Some(session) = self.sessions.end(id, end) else { return };
+        let Some(session) = self.sessions.end(id, end, &self.held) else { return };
         for provider in &session.saved.providers {
             self.held.forget(provider);
         }

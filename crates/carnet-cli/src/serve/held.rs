@@ -42,6 +42,12 @@ impl Held {
         self.0.iter().filter(|(_, holding)| !holding.is_released).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Until when listeners of one of these are kept for it.
+    pub fn until(&self, providers: &[String]) -> Option<Instant> {
+        let waited_for = self.0.iter().filter(|(name, holding)| !holding.is_released && providers.contains(name));
+        waited_for.map(|(_, holding)| holding.until).max()
+    }
+
     /// Closes those whose time is over. Returns names of providers that have not asked for theirs.
     pub fn let_go(&mut self) -> Vec<String> {
         let now = Instant::now();

@@ -13,6 +13,7 @@ use carnet_control::{
 use rustix::net::sockopt::ipv6_v6only;
 use tokio::sync::broadcast;
 
+use super::held::Held;
 use super::state::SavedSession;
 
 /// All that there are.
@@ -29,7 +30,8 @@ pub struct Session {
     pub saved: SavedSession,
     /// What the product is told.
     pub news: broadcast::Sender<SessionNews>,
-    /// It was registered with the daemon before this one. Where its product has not come back by then, it is over.
+    /// It was registered with the daemon before this one, or its listeners are held. Where its product has not come back
+    /// by then, it is over.
     orphan_until: Option<Instant>,
 }
 
@@ -91,7 +93,7 @@ impl Sessions {
         (id, told)
     }
 
-    /// Those of the daemon before whose products come back with this registration.
+    /// Those whose products come back with this registration.
     fn replaced_by(&self, registration: &Registration) -> Vec<SessionId> {
         let is_back = |session: &Session| {
             session.orphan_until.is_some()
@@ -101,11 +103,17 @@ impl Sessions {
         self.all.iter().filter(|(_, session)| is_back(session)).map(|(id, _)| *id).collect()
     }
 
-    /// Takes one away. `None`: there is none, or it has to stay for now.
-    pub fn end(&mut self, id: SessionId, end: SessionEnd) -> Option<Session> {
-        match end {
+    /// Takes one away. `None`: there is none, or it stays for now.
+    pub fn end(&mut self, id: SessionId, end: SessionEnd, held: &Held) -> Option<Session> {
+        let session = self.all.get_mut(&id)?;
+        match (end, held.until(&session.saved.providers)) {
             // The next daemon has it on, and its product some time to come back.
-            SessionEnd::DaemonEnding => None,
+            (SessionEnd::DaemonEnding, _) => None,
+            // It restarts, as it has said.
+            (SessionEnd::ClientGone, Some(until)) => {
+                session.orphan_until = Some(until);
+                None
+            }
             _ => self.all.remove(&id),
         }
     }
@@ -290,3 +298,6 @@ const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
 const MOST_NEWS: usize = 256;
 /// Between providers without ranks of their own.
 const RANKS_APART: u16 = 10;
+
+#[cfg(test)]
+mod tests;
