@@ -271,6 +271,16 @@ impl Policy {
     }
 }
 
+impl Owner {
+    /// The id of the cgroup. `None`: it is no cgroup.
+    pub fn cgroup(&self) -> Option<u64> {
+        match *self {
+            Self::Cgroup { id, .. } => Some(id),
+            Self::Uid(_) => None,
+        }
+    }
+}
+
 impl Match {
     /// Matches connections to this prefix, as this one does otherwise.
     pub fn to(self, remote: impl Into<Prefix>) -> Self {

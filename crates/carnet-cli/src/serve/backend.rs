@@ -202,7 +202,6 @@ impl Backend for Daemon {
             let name = core.sessions.next_name();
             core.register(&registration).map_err(|refused| refused.problem(&name))?;
             let (session, news) = core.sessions.begin(&registration);
-            core.save_sessions().map_err(|error| Problem::new(ProblemKind::Failed, crate::one_line(&error)))?;
             let (providers, filters) = answers::registered(core, &registration);
             let names: HashSet<String> = registration.providers().iter().cloned().collect();
             let who = registration.providers().join(", ");

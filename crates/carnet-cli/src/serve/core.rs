@@ -6,6 +6,7 @@ mod look;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,7 +23,7 @@ use self::start::read_file;
 use super::health::{Change, Health, Listening};
 use super::held::Held;
 use super::news::News;
-use super::places::Places;
+use super::places::{Places, Seen};
 use super::policy::{Candidate, Files, Refused};
 use super::programs::Programs;
 use super::sessions::{Registration, Sessions};
@@ -187,19 +188,21 @@ impl Core {
         let listening = Listening::now(&policy, &self.ground.hierarchy)?;
         let marked = &mut self.sessions.marked();
         marked.extend(registration.iter().flat_map(|registration| registration.marked().iter().copied()));
-        let (places, _) = Places::of(&policy, &listening, marked, &self.ground.hierarchy, &self.ground.governed);
+        let seen = Seen { listening: &listening, marked };
+        let Ground { hierarchy, governed, .. } = &self.ground;
+        let (places, _) = Places::of(&policy, seen, &self.in_force.places, hierarchy, governed);
         // Services can ask before they get the first connection, and as long as they may have one.
         if self.engine.attachments().next().is_some() {
-            places.attach(&mut self.engine, &self.ground.hierarchy)?;
+            places.attach(&mut self.engine, hierarchy)?;
         }
         for (name, listeners) in registration.iter().flat_map(|registration| &registration.listeners) {
             let Some(provider) = policy.providers.iter().find(|provider| provider.name == *name) else { continue };
             for listener in listeners {
-                self.engine.own_listener(std::os::fd::AsFd::as_fd(listener), provider.handle)?;
+                self.engine.own_listener(listener.as_fd(), provider.handle)?;
             }
         }
         // Before it is in force: whoever adopts the engine then knows whose the handles are.
-        let saved = self.save(&candidate)?;
+        let saved = self.save(&candidate, registration)?;
         if let Err(error) = self.engine.apply(&image) {
             self.state = saved;
             self.state_file.write(&self.state)?;
@@ -226,16 +229,11 @@ impl Core {
     }
 
     /// Returns the state as it was.
-    fn save(&mut self, candidate: &Candidate) -> Result<State> {
-        let next = State { policy: candidate.given.clone(), sessions: self.sessions.saved(), ..self.state.clone() };
+    fn save(&mut self, candidate: &Candidate, registration: Option<&Registration>) -> Result<State> {
+        let sessions = self.sessions.saved(registration);
+        let next = State { policy: candidate.given.clone(), sessions, ..self.state.clone() };
         self.state_file.write(&next)?;
         Ok(std::mem::replace(&mut self.state, next))
-    }
-
-    /// Writes down what has become of the registrations.
-    pub fn save_sessions(&mut self) -> Result<()> {
-        self.state.sessions = self.sessions.saved();
-        self.state_file.write(&self.state)
     }
 
     /// Takes everything out of the kernel.
@@ -290,12 +288,7 @@ impl Core {
     /// Directories of the owners' cgroups, by their ids.
     pub fn cgroups(&self) -> BTreeMap<u64, PathBuf> {
         let owners = self.in_force.policy.providers.iter().flat_map(|provider| &provider.owners);
-        let ids = owners.filter_map(|owner| match owner {
-            Owner::Cgroup { id, .. } => Some(*id),
-            Owner::Uid(_) => None,
-            _ => None,
-        });
-        self.ground.hierarchy.paths_of(&ids.collect::<BTreeSet<_>>())
+        self.ground.hierarchy.paths_of(&owners.filter_map(Owner::cgroup).collect::<BTreeSet<_>>())
     }
 
     /// Where it is at work.

@@ -27,11 +27,7 @@ impl Listening {
         let ports: BTreeSet<u16> = addresses.map(SocketAddr::port).collect();
         let found = listeners_on(&ports.into_iter().collect::<Vec<_>>())?;
         let owners = policy.providers.iter().flat_map(|provider| &provider.owners);
-        let ids = owners.filter_map(|owner| match owner {
-            Owner::Cgroup { id, .. } => Some(*id),
-            _ => None,
-        });
-        let ids = ids.chain(found.iter().map(|listener| listener.cgroup_id)).collect();
+        let ids = owners.filter_map(Owner::cgroup).chain(found.iter().map(|listener| listener.cgroup_id)).collect();
         Ok(Self { cgroups: hierarchy.paths_of(&ids), found })
     }
 

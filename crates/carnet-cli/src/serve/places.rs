@@ -10,62 +10,60 @@ use carnet_policy::{Owner, Policy};
 
 use super::health::Listening;
 
-/// Cgroups that hold services, outermost ones only, and whether each is in the governed one.
+/// Cgroups that hold services.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Places(BTreeMap<PathBuf, bool>);
+pub struct Places {
+    /// Outermost ones only, and whether each is in the governed one.
+    outermost: BTreeMap<PathBuf, bool>,
+    /// Ids of those in which a provider's listeners have been seen that none of its cgroups tells.
+    seen: BTreeMap<String, BTreeSet<u64>>,
+}
+
+/// What places are found by.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Who listens now.
+    pub listening: &'a Listening,
+    /// Inodes of listeners that were passed.
+    pub marked: &'a BTreeSet<u32>,
+}
 
 impl Places {
     /// Of all providers' owners. A uid owns no cgroup: where it listens is asked of the kernel, and so it is of listeners
-    /// that were passed, whose inodes are `marked`.
+    /// that were passed. Where they have been seen `before` stays theirs as long as there is such a provider: a service
+    /// that listens again gets connections at once.
     ///
     /// Also returns cgroups in which services are and which hold the governed one too: nothing is attached there, since
     /// that would be wider than asked.
     pub fn of(
         policy: &Policy,
-        listening: &Listening,
-        marked: &BTreeSet<u32>,
+        seen: Seen,
+        before: &Self,
         hierarchy: &Hierarchy,
         governed: &Path,
     ) -> (Self, Vec<PathBuf>) {
         let mut ids = BTreeSet::new();
+        let mut seen_now = BTreeMap::<String, BTreeSet<u64>>::new();
         for provider in &policy.providers {
-            let at = listening.at(&provider.listeners);
-            ids.extend(at.filter(|listener| marked.contains(&listener.inode)).map(|listener| listener.cgroup_id));
-            for owner in &provider.owners {
-                match *owner {
-                    Owner::Cgroup { id, .. } => {
-                        ids.insert(id);
-                    }
-                    Owner::Uid(uid) => {
-                        let at = listening.at(&provider.listeners);
-                        ids.extend(at.filter(|listener| listener.uid == uid).map(|listener| listener.cgroup_id));
-                    }
-                    // Those to come.
-                    #[allow(unreachable_patterns)]
-                    _ => {}
-                }
-            }
+            ids.extend(provider.owners.iter().filter_map(Owner::cgroup));
+            let is_owner = |uid| provider.owners.contains(&Owner::Uid(uid));
+            let at = seen.listening.at(&provider.listeners);
+            let at = at.filter(|listener| is_owner(listener.uid) || seen.marked.contains(&listener.inode));
+            let mut own: BTreeSet<u64> = at.map(|listener| listener.cgroup_id).collect();
+            own.extend(before.seen.get(&provider.name).into_iter().flatten());
+            ids.extend(&own);
+            seen_now.insert(provider.name.clone(), own);
         }
+        let paths = hierarchy.paths_of(&ids);
+        seen_now.values_mut().for_each(|own| own.retain(|id| paths.contains_key(id)));
         let (above, places): (Vec<_>, Vec<_>) =
-            (hierarchy.paths_of(&ids).into_values()).partition(|path| path != governed && governed.starts_with(path));
-        (Self::outermost(places, governed), above)
-    }
-
-    fn outermost(mut all: Vec<PathBuf>, governed: &Path) -> Self {
-        all.sort();
-        let mut places = BTreeMap::new();
-        for path in all {
-            if !places.keys().any(|above: &PathBuf| path.starts_with(above)) {
-                let is_inside = path.starts_with(governed);
-                places.insert(path, is_inside);
-            }
-        }
-        Self(places)
+            paths.into_values().partition(|path| path != governed && governed.starts_with(path));
+        (Self { outermost: outermost(places, governed), seen: seen_now }, above)
     }
 
     /// Attaches what is not attached yet. One that has gone meanwhile is left out: its service has gone with it.
     pub fn attach(&self, engine: &mut Engine, hierarchy: &Hierarchy) -> Result<()> {
-        for (path, is_inside) in &self.0 {
+        for (path, is_inside) in &self.outermost {
             let Ok(cgroup) = Cgroup::open(hierarchy, path) else { continue };
             match is_inside {
                 true => engine.attach_services(&cgroup)?,
@@ -78,7 +76,7 @@ impl Places {
     /// Takes programs off cgroups that are neither among these nor the governed one.
     pub fn detach_others(&self, engine: &mut Engine, hierarchy: &Hierarchy, governed: u64) -> Result<()> {
         let mut kept = BTreeSet::from([governed]);
-        for path in self.0.keys() {
+        for path in self.outermost.keys() {
             kept.extend(Cgroup::open(hierarchy, path).map(|cgroup| cgroup.id()));
         }
         let there: BTreeSet<u64> = engine.attachments().map(|at| at.cgroup).collect();
@@ -89,6 +87,18 @@ impl Places {
     }
 }
 
+fn outermost(mut all: Vec<PathBuf>, governed: &Path) -> BTreeMap<PathBuf, bool> {
+    all.sort();
+    let mut places = BTreeMap::new();
+    for path in all {
+        if !places.keys().any(|above: &PathBuf| path.starts_with(above)) {
+            let is_inside = path.starts_with(governed);
+            places.insert(path, is_inside);
+        }
+    }
+    places
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,8 +107,8 @@ mod tests {
     fn nested_cgroups_are_one_place() {
         let path = |path: &str| PathBuf::from("/cgroup").join(path);
         let all = ["a/b", "a", "c/d", "a/bc", "cd"].map(path).to_vec();
-        let places = Places::outermost(all, &path("c"));
+        let places = outermost(all, &path("c"));
         let expected = [("a", false), ("c/d", true), ("cd", false)];
-        assert_eq!(places, Places(expected.map(|(at, is_inside)| (path(at), is_inside)).into()));
+        assert_eq!(places, expected.map(|(at, is_inside)| (path(at), is_inside)).into());
     }
 }

@@ -126,9 +126,11 @@ impl Sessions {
         gone.into_iter().flat_map(|(_, session)| session.saved.providers).collect()
     }
 
-    /// For the next daemon.
-    pub fn saved(&self) -> Vec<SavedSession> {
-        self.all.values().map(|session| session.saved.clone()).collect()
+    /// For the next daemon, with one that is about to begin.
+    pub fn saved(&self, registration: Option<&Registration>) -> Vec<SavedSession> {
+        let replaced = registration.map_or_else(Vec::new, |registration| self.replaced_by(registration));
+        let others = self.all.iter().filter(|(id, _)| !replaced.contains(id)).map(|(_, session)| &session.saved);
+        others.chain(registration.map(|registration| &registration.saved)).cloned().collect()
     }
 
     /// Those whose products are there.

@@ -8,7 +8,7 @@ use carnet_engine::cgroup::Cgroup;
 
 use super::{Core, Ground};
 use crate::serve::health::Listening;
-use crate::serve::places::Places;
+use crate::serve::places::{Places, Seen};
 use crate::serve::policy::Refused;
 
 impl Core {
@@ -74,7 +74,8 @@ impl Core {
     pub(super) fn attach_services(&mut self) -> Result<()> {
         let Ground { hierarchy, governed, .. } = &self.ground;
         let marked = self.sessions.marked();
-        let (places, above) = Places::of(&self.in_force.policy, &self.listening, &marked, hierarchy, governed);
+        let seen = Seen { listening: &self.listening, marked: &marked };
+        let (places, above) = Places::of(&self.in_force.policy, seen, &self.in_force.places, hierarchy, governed);
         for path in above {
             self.news.once(format!(
                 "a service is in {}, which holds what is governed, too: it gets no records. Give it a cgroup of its own",

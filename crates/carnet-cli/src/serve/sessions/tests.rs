@@ -117,8 +117,8 @@ fn a_product_has_time_to_come_back() {
     assert_eq!(sessions.count(), 1);
     held.hold("a".into(), Vec::new(), Duration::from_secs(60));
     assert!(sessions.end(id, SessionEnd::ClientGone, &held).is_none());
-    assert_eq!((sessions.count(), sessions.saved().len()), (0, 1), "it restarts");
+    assert_eq!((sessions.count(), sessions.saved(None).len()), (0, 1), "it restarts");
     held.forget("a");
     assert!(sessions.end(id, SessionEnd::ClientGone, &held).is_some());
-    assert!(sessions.saved().is_empty());
+    assert!(sessions.saved(None).is_empty());
 }
