@@ -17,7 +17,7 @@ ALONE := $(if $(NEXTEST),,-- --test-threads=1)
 
 # The end-to-end tests start the command, and find it here.
 export CARNET := $(TARGET)/debug/carnet
-KERNEL_TESTS := $(filter-out foreign cooperation containers examples ffi wine,$(notdir $(basename $(wildcard e2e/tests/*.rs)) \
+KERNEL_TESTS := $(filter-out foreign cooperation containers unit examples ffi wine,$(notdir $(basename $(wildcard e2e/tests/*.rs)) \
 	$(patsubst %/main.rs,%,$(wildcard e2e/tests/*/main.rs))))
 
 ##@ Use
@@ -51,6 +51,30 @@ install: deps-rust ## the library for C: libcarnet, its headers and carnet.pc; P
 		-e 's|@VERSION@|$(VERSION)|' crates/carnet-ffi/carnet.pc.in | \
 		install -m 644 /dev/stdin "$(DESTDIR)$(LIBDIR)/pkgconfig/carnet.pc"
 
+# The command needs more to be built than the library, so it has a target of its own.
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man/man1
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSCONFDIR ?= /etc
+COMPLETIONS = bash-completion/completions/carnet zsh/site-functions/_carnet fish/vendor_completions.d/carnet.fish
+.PHONY: install-command uninstall-command
+install-command: deps-build ## the command, its pages, completions, unit and first policy; PREFIX=, DESTDIR=
+	$(CARGO) build $(LOCKED) --profile $(PROFILE) -p carnet-cli
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)" "$(DESTDIR)$(UNITDIR)" "$(DESTDIR)$(SYSCONFDIR)/carnet" \
+		$(foreach file,$(COMPLETIONS),"$(DESTDIR)$(PREFIX)/share/$(dir $(file))")
+	install -m 755 "$(BUILT)/carnet" "$(DESTDIR)$(BINDIR)/carnet"
+	"$(BUILT)/carnet" man "$(DESTDIR)$(MANDIR)"
+	set -e; $(foreach file,$(COMPLETIONS),"$(BUILT)/carnet" completions $(firstword $(subst -, ,$(subst /, ,$(file)))) \
+		>"$(DESTDIR)$(PREFIX)/share/$(file)";)
+	sed 's|/usr/local/bin/|$(BINDIR)/|' packaging/systemd/carnet.service | \
+		install -m 644 /dev/stdin "$(DESTDIR)$(UNITDIR)/carnet.service"
+	test -e "$(DESTDIR)$(SYSCONFDIR)/carnet/policy.toml" || \
+		install -m 644 docs/policy.example.toml "$(DESTDIR)$(SYSCONFDIR)/carnet/policy.toml"
+
+uninstall-command: ## removes that again, but the policy; `carnet down` goes first
+	rm -f "$(DESTDIR)$(BINDIR)/carnet" "$(DESTDIR)$(MANDIR)"/carnet{,-*}.1 "$(DESTDIR)$(UNITDIR)/carnet.service" \
+		$(foreach file,$(COMPLETIONS),"$(DESTDIR)$(PREFIX)/share/$(file)")
+
 demo: root-demo deps-demo build ## root: a client through two services, each hop shown
 	CARNET=$(TARGET)/release/carnet scripts/demo.sh
 
@@ -69,8 +93,8 @@ test-kernel: root-test-kernel debug ## root: the engine in this kernel, and end 
 	$(TEST) -p carnet-engine --test '*' $(ALONE)
 	$(TEST) -p carnet-e2e --lib $(addprefix --test ,$(KERNEL_TESTS)) $(ALONE)
 
-test-foreign: root-test-foreign deps-test debug ## root: HAProxy, Squid, mitmproxy, nginx, redsocks; curl, Go, Python, Java, Node; containers
-	$(TEST) -p carnet-e2e --test foreign --test cooperation --test containers $(ALONE)
+test-foreign: root-test-foreign deps-test debug ## root: HAProxy, Squid, mitmproxy, nginx, redsocks; curl, Go, Python, Java, Node; containers; the unit
+	$(TEST) -p carnet-e2e --test foreign --test cooperation --test containers --test unit $(ALONE)
 
 test-examples: root-test-examples deps-test debug ## root: the services in six languages which the documentation shows
 	$(TEST) -p carnet-e2e --test examples $(ALONE)

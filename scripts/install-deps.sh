@@ -88,6 +88,8 @@ needs() {
 		file /usr/share/java/jna.jar libjna-java
 		command node nodejs
 		command unshare util-linux
+		command setpriv util-linux
+		command systemd-analyze systemd
 		command crun crun
 		command bwrap bubblewrap
 		command gcc gcc

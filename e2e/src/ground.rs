@@ -1,10 +1,13 @@
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
+use libbpf_rs::query::{LinkInfoIter, LinkTypeInfo};
 
 /// The cgroups of a sandbox, before an engine is there: `carnet-test.<pid>.<n>/{app,services}`. Removed when dropped.
 ///
@@ -96,6 +99,20 @@ impl Ground {
         let result = act();
         drop(back);
         result
+    }
+
+    /// Ids of the links on these cgroups and all others of this ground, by the kernel's list of all.
+    pub fn links(&self) -> Vec<u32> {
+        let mut ours = BTreeSet::new();
+        let mut folders = vec![self.top.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            ours.extend(fs::metadata(&folder).map(|there| there.ino()));
+            let inside = fs::read_dir(&folder).into_iter().flatten().flatten();
+            folders.extend(inside.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        }
+        let is_ours = |info: &LinkTypeInfo| matches!(info, LinkTypeInfo::Cgroup(on) if ours.contains(&on.cgroup_id));
+        let links = LinkInfoIter::default().filter(|link| is_ours(&link.info)).map(|link| link.id);
+        BTreeSet::from_iter(links).into_iter().collect()
     }
 
     fn sharing(other: &Self, top: Cgroup) -> Self {

@@ -9,8 +9,10 @@
 pub mod actor;
 pub mod carried;
 pub mod command;
+pub mod daemon;
 pub mod flow_log;
 mod ground;
+pub mod load;
 pub mod netns;
 pub mod origin;
 pub mod passing;
@@ -22,6 +24,7 @@ mod sandbox;
 mod scene;
 pub mod sockets;
 
+pub use daemon::Daemon;
 pub use ground::Ground;
 pub use relay::{Relay, Running};
 pub use sandbox::{Sandbox, Service, enter, redirect_all};

@@ -49,6 +49,11 @@ impl Running {
         self.child.stdin.as_mut().expect("piped").write_all(b"\n").expect("it reads");
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.ended()

@@ -1,16 +1,17 @@
 //! `carnet check`: what is wrong with a policy file, all of it, and what is perhaps not as it was meant.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use carnet_policy::file::{Finding, Host, Level, Nowhere};
 use clap::{Args, ValueEnum};
 
-use self::report::Report;
+pub use self::report::Report;
+
 use crate::host::ThisHost;
 use crate::policy_file;
+use crate::stdout::write_out;
 
 mod report;
 
@@ -24,7 +25,7 @@ mod report;
 /// command line.
 #[derive(Args, Debug)]
 pub struct Arguments {
-    /// The policy file
+    /// The policy file; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
@@ -63,10 +64,7 @@ pub fn check(arguments: Arguments) -> Result<ExitCode> {
     };
     let report = Report::new(&file, findings);
     let text = if json { report.json() } else { report.text() };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("cannot write"),
-        _ => {}
-    }
+    write_out(text.as_bytes())?;
     let worst = report.findings().iter().map(Finding::level).max();
     let is_no = worst == Some(Level::Mistake) || deny_warnings && worst == Some(Level::Warning);
     Ok(ExitCode::from(u8::from(is_no)))

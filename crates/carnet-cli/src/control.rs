@@ -24,7 +24,8 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 
-pub use self::asking::is_stopped;
+pub use self::asking::{Asking, Unanswered, is_stopped};
+pub use self::lines::lost;
 use crate::stdout::{Reader, write_out};
 
 /// Which daemon.

@@ -69,7 +69,7 @@ impl Host for ThisHost {
 
     fn account(&self, uid: u32) -> Option<Account> {
         let user = User::from_uid(Uid::from_raw(uid)).ok()??;
-        Some(Account { name: user.name, shell: user.shell.display().to_string() })
+        Some(Account { name: user.name, shell: user.shell.display().to_string(), gid: user.gid.as_raw() })
     }
 
     fn users(&self) -> Vec<String> {

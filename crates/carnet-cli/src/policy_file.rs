@@ -1,17 +1,25 @@
 //! Reads a policy file from disk, with the files that it names.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use carnet_policy::file::{Host, Loader, Mistakes, PolicyFile, Resolved};
 
-/// A policy file, or what is wrong with it. The error is that it cannot be read at all.
+/// What findings call standard input.
+const INPUT: &str = "-";
+
+/// A policy file, or what is wrong with it; `-` is standard input. The error is that it cannot be read at all.
 pub fn read(path: &Path, host: &dyn Host) -> Result<Result<(PolicyFile, Resolved), Mistakes>> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let name = path.display().to_string();
-    let folder = Folder::of(path);
+    let (name, folder, bytes) = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        (INPUT.to_owned(), Folder::current(), io::stdin().read_to_end(&mut bytes).map(|_| bytes))
+    } else {
+        (path.display().to_string(), Folder::of(path), fs::read(path))
+    };
+    let bytes =
+        bytes.with_context(|| format!("cannot read {}", if name == INPUT { "standard input" } else { &name }))?;
     Ok(PolicyFile::text(&name, bytes).and_then(|text| PolicyFile::read(&name, &text, &folder, host)))
 }
 

@@ -20,6 +20,7 @@ pub mod place;
 mod plan;
 mod reports;
 mod service;
+mod served;
 mod session;
 mod setup;
 mod wait;
@@ -99,6 +100,19 @@ pub struct Arguments {
     /// Further ones are refused. That ends loops which helpers of services, outside of their cgroup, could make.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     loop_limit: Option<u32>,
+
+    /// The daemon of this host, where one governs this cgroup [default: /run/carnet/control.sock]
+    ///
+    /// Where carnet serve governs the cgroup that this is started in, the services are registered with it for as long as
+    /// the command runs. Connections go through the host's services first, as its policy says, then through these.
+    #[arg(long, value_name = "PATH", conflicts_with = "own_engine")]
+    socket: Option<PathBuf>,
+
+    /// Ask no daemon: an engine of this run's own, also where carnet serve governs the host
+    ///
+    /// The connections it redirects pass the host's services by.
+    #[arg(long)]
+    own_engine: bool,
 
     /// How long a service may take until it listens
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]

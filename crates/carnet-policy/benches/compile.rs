@@ -1,15 +1,13 @@
 //! How long compiling takes: a small policy, all filters there can be, and a million prefixes, in the two shapes that
 //! are hardest: sets that all filters share, and a list of its own for each filter.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use carnet_abi::{MAX_PROVIDERS, MAX_RULES};
-use carnet_policy::{
-    Action, Condition, Executable, Filter, Line, Match, OnDead, Owner, Policy, Prefix, Provider, Reach, Service,
-    SockName,
-};
+use carnet_policy::testing::{Random, plain_provider};
+use carnet_policy::{Action, Condition, Executable, Filter, Line, Match, OnDead, Policy, Prefix, Provider};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const V4: usize = 1_000_000;
@@ -36,7 +34,7 @@ fn compile(c: &mut Criterion) {
 
 /// Sixteen sets. Each filter is for two of them, but not for a third.
 fn shared(random: &mut Random) -> Policy {
-    let sets: Vec<Arc<[Prefix]>> = (0..16).map(|_| random.prefixes(V4 / 16, V6 / 16)).collect();
+    let sets: Vec<Arc<[Prefix]>> = (0..16).map(|_| prefixes(random, V4 / 16, V6 / 16)).collect();
     policy(MAX_PROVIDERS, MAX_RULES, |filter| {
         let set = |nth: usize| sets[(filter * (2 * nth + 1) + nth) % sets.len()].clone();
         Match { remote: Condition { only: Some(vec![set(0), set(1)]), except: vec![set(2)] }, ..narrow(filter) }
@@ -45,7 +43,7 @@ fn shared(random: &mut Random) -> Policy {
 
 fn own(random: &mut Random) -> Policy {
     policy(MAX_PROVIDERS, MAX_RULES, |filter| {
-        let list = random.prefixes(V4 / MAX_RULES, V6 / MAX_RULES);
+        let list = prefixes(random, V4 / MAX_RULES, V6 / MAX_RULES);
         Match { remote: Condition { only: Some(vec![list]), except: Vec::new() }, ..narrow(filter) }
     })
 }
@@ -84,45 +82,20 @@ fn policy(providers: usize, filters: usize, mut matches: impl FnMut(usize) -> Ma
 }
 
 fn provider(index: usize) -> Provider {
-    Provider {
-        name: format!("provider {index}"),
-        handle: index as u32 + 1,
-        rank: index as u16,
-        service: Service::Aware,
-        on_dead: OnDead::Open,
-        direct: false,
-        reach: Reach::Routes,
-        sockname: SockName::Own,
-        owners: vec![Owner::Uid(50_000 + index as u32)],
-        listeners: vec![SocketAddr::from(([127, 0, 0, 1], 20_000 + index as u16))],
-        in_flight_limit: 0,
-        filters: Vec::new(),
-    }
+    Provider { on_dead: OnDead::Open, ..plain_provider(index as u16) }
 }
 
-/// The same policies in every run: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
+fn prefixes(random: &mut Random, v4: usize, v6: usize) -> Arc<[Prefix]> {
+    let mut prefixes = Vec::with_capacity(v4 + v6);
+    for _ in 0..v4 {
+        let address = Ipv4Addr::from_bits((random.next() >> 32) as u32).into();
+        prefixes.push(Prefix { address, length: [24, 28, 32][random.next() as usize % 3] });
     }
-
-    fn prefixes(&mut self, v4: usize, v6: usize) -> Arc<[Prefix]> {
-        let mut prefixes = Vec::with_capacity(v4 + v6);
-        for _ in 0..v4 {
-            let address = Ipv4Addr::from_bits((self.next() >> 32) as u32).into();
-            prefixes.push(Prefix { address, length: [24, 28, 32][self.next() as usize % 3] });
-        }
-        for _ in 0..v6 {
-            let address = Ipv6Addr::from_bits(0x2001 << 112 | u128::from(self.next()) << 48).into();
-            prefixes.push(Prefix { address, length: [48, 64, 128][self.next() as usize % 3] });
-        }
-        prefixes.into()
+    for _ in 0..v6 {
+        let address = Ipv6Addr::from_bits(0x2001 << 112 | u128::from(random.next()) << 48).into();
+        prefixes.push(Prefix { address, length: [48, 64, 128][random.next() as usize % 3] });
     }
+    prefixes.into()
 }
 
 criterion_group!(benches, compile);

@@ -35,6 +35,7 @@ use toml::de::DeTable;
 pub use self::control::{Control, Principal};
 pub use self::finding::{Finding, Id, Level, Mistakes};
 pub use self::host::{Account, Answer, CgroupAt, ExecutableAt, Host, Nowhere, OpenTo, Writers};
+pub use self::nearest::nearest;
 pub use self::resolve::{Resolved, Watched};
 pub use self::source::Place;
 

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 pub use self::evaluate::evaluate;
-pub use self::plain::plain_provider;
+pub use self::plain::{Random, plain_provider};
 
 use self::conditions::{Noise, Shared, anywhere, identity, known, matches, noise, shared};
 use crate::matching::Effect;

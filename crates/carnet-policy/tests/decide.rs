@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use carnet_policy::testing::plain_provider;
 use carnet_policy::{
-    Action, Carried, Decision, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Owner, Policy, Provider,
-    Providers, Question, Reach, Reason, Service, SockName, Verdict, decide,
+    Action, Carried, Decision, Filter, FilterRef, HostAction, HostFilter, Match, OnDead, Policy, Provider, Providers,
+    Question, Reason, Verdict, decide,
 };
 
 #[test]
@@ -179,22 +180,8 @@ fn positions_outside_the_policy_are_nobody() {
 
 /// Three providers that redirect everything, of ranks 30, 10 and 20.
 fn policy() -> Policy {
-    let provider = |(index, rank): (usize, u16)| Provider {
-        name: format!("p{index}"),
-        handle: 1 + index as u32,
-        rank,
-        service: Service::Aware,
-        on_dead: OnDead::Closed,
-        direct: false,
-        owners: vec![Owner::Uid(60_000 + index as u32)],
-        listeners: vec![addr(&format!("127.0.0.1:{}", 15000 + index))],
-        in_flight_limit: 0,
-        reach: Reach::Routes,
-        sockname: SockName::Own,
-        filters: vec![filter(1, to_provider())],
-    };
-    let policy =
-        Policy { providers: [30, 10, 20].into_iter().enumerate().map(provider).collect(), ..Policy::default() };
+    let provider = |(index, rank)| Provider { rank, filters: vec![filter(1, to_provider())], ..plain_provider(index) };
+    let policy = Policy { providers: (0..).zip([30, 10, 20]).map(provider).collect(), ..Policy::default() };
     policy.validate().expect("a sound policy");
     policy
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use carnet_policy::testing::plain_provider;
 use carnet_policy::{
     Action, Assumed, Condition, Fate, Filter, FilterRef, HostAction, HostFilter, Identity, Match, Mismatch, OnDead,
-    Owner, Part, Policy, Prefix, Provider, Providers, Question, Reach, Reason, Service, SockName, Stop, Verdict, Who,
-    decide, explain, testing, walk,
+    Part, Policy, Prefix, Provider, Providers, Question, Reason, Service, Stop, Verdict, Who, decide, explain, testing,
+    walk,
 };
 use proptest::prelude::*;
 
@@ -210,20 +211,8 @@ fn nothing() -> Match {
 
 /// Three providers that redirect everything, of ranks 10, 20 and 30.
 fn policy() -> Policy {
-    let provider = |index: u16| Provider {
-        name: format!("p{index}"),
-        handle: 1 + u32::from(index),
-        rank: 10 * (1 + index),
-        service: Service::Aware,
-        on_dead: OnDead::Closed,
-        direct: false,
-        owners: vec![Owner::Uid(60_000 + u32::from(index))],
-        listeners: vec![SocketAddr::from(([127, 0, 0, 1], 15_000 + index))],
-        in_flight_limit: 0,
-        reach: Reach::Routes,
-        sockname: SockName::Own,
-        filters: vec![filter("all", 1, Match::default(), redirect())],
-    };
+    let all = || vec![filter("all", 1, Match::default(), redirect())];
+    let provider = |index| Provider { filters: all(), ..plain_provider(index) };
     Policy { providers: (0..3).map(provider).collect(), ..Policy::default() }
 }
 

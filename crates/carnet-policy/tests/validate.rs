@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use carnet_abi as abi;
+use carnet_policy::testing::plain_provider;
 use carnet_policy::{
-    Action, Condition, Filter, FilterName, HostAction, HostFilter, Line, Match, Mistake, OnDead, Owner, Policy, Prefix,
-    Protocol, Provider, Reach, Service, SockName, testing,
+    Action, Condition, Filter, FilterName, HostAction, HostFilter, Line, Match, Mistake, Owner, Policy, Prefix,
+    Protocol, Provider, testing,
 };
 use proptest::prelude::*;
 
@@ -266,15 +267,9 @@ fn provider(name: &str, number: u16) -> Provider {
         name: name.into(),
         handle: number.into(),
         rank: number,
-        service: Service::Aware,
-        on_dead: OnDead::Closed,
-        direct: false,
         owners: vec![Owner::Uid(number.into())],
-        listeners: vec![addr(&format!("127.0.0.1:{}", 15000 + number))],
-        in_flight_limit: 0,
-        reach: Reach::Routes,
-        sockname: SockName::Own,
         filters: vec![web],
+        ..plain_provider(number)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use carnet_policy::testing::plain_provider;
 use carnet_policy::{
-    Action, Condition, Executable, Filter, HostAction, HostFilter, Identity, Line, Match, OnDead, Owner, Policy,
-    Prefix, Protocol, Provider, Question, Reach, Service, SockName, Verdict, Who, decide, testing,
+    Action, Condition, Executable, Filter, HostAction, HostFilter, Identity, Line, Match, Policy, Prefix, Protocol,
+    Provider, Question, Verdict, Who, decide, testing,
 };
 
 #[test]
@@ -210,20 +211,7 @@ fn host(action: HostAction, matches: Match) -> Policy {
 }
 
 fn provider(filters: Vec<Filter>) -> Policy {
-    let provider = Provider {
-        name: "p".into(),
-        handle: 1,
-        rank: 10,
-        service: Service::Aware,
-        on_dead: OnDead::Closed,
-        direct: false,
-        owners: vec![Owner::Uid(60_000)],
-        listeners: vec![addr("127.0.0.1:15001")],
-        in_flight_limit: 0,
-        reach: Reach::Routes,
-        sockname: SockName::Own,
-        filters,
-    };
+    let provider = Provider { filters, ..plain_provider(0) };
     Policy { providers: vec![provider], ..Policy::default() }
 }
 

@@ -162,7 +162,8 @@ impl Random {
 
     /// Of a record's bytes, in either order.
     fn range(&mut self) -> (usize, usize) {
-        let (from, to) = (self.below(441), self.below(441));
+        let ends = size_of::<Records>() + 1;
+        let (from, to) = (self.below(ends), self.below(ends));
         (from.min(to), from.max(to))
     }
 }

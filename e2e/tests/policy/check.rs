@@ -68,7 +68,7 @@ fn all_mistakes_are_told_at_once_with_their_places() {
         format!("{policy}:7:38: mistake[unknown-user]: this host has no user \"rooot\"\n"),
         "  do: did you mean \"root\"?\n".into(),
         format!("{}:2:1: mistake[wrong-prefix]: 10.0.0.1/8 has bits behind its length\n", list.display()),
-        format!("carnet check: {policy} cannot be used; 4 mistakes\n"),
+        format!("carnet check: {policy} cannot be used; 4 mistakes. Warnings are looked for when there is none\n"),
     ] {
         assert!(said.output.contains(&expected), "{expected}\n{}", said.output);
     }
@@ -159,4 +159,18 @@ fn a_reader_who_goes_away_is_no_failure() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), &output.stderr[..]), (Some(0), &b""[..]));
+}
+
+#[test]
+fn a_policy_is_read_from_standard_input() {
+    let scratch = Scratch::new();
+    fs::write(scratch.file("private.txt"), "10.0.0.0/8\n").unwrap();
+    let policy = scratch.file("policy.toml");
+    fs::write(&policy, WRONG.replace("nobody here", "rooot")).unwrap();
+    let mut command = Command::new(carnet());
+    command.args(["check", "--json", "-"]).stdin(fs::File::open(&policy).unwrap());
+    let said = Said::by(command.current_dir(scratch.file("")));
+    let object = said.object();
+    assert_eq!(ids(&object), [("wrong-type", 1), ("unknown-word", 6), ("unknown-user", 7)], "{said:?}");
+    assert_eq!((said.code, &object["file"]), (1, &"-".into()));
 }

@@ -95,7 +95,7 @@ fn sockets_that_cannot_be_inspected_are_told() {
         assert_eq!((&object["program"], &object["uid"]), (&"python3".into(), &0.into()));
     }
     let ended = run(&["--", "python3", "-c", &script]);
-    let told = "] made a socket that cannot be inspected (IPv4 raw socket, protocol 1, ICMP); --strict refuses these\n";
+    let told = "] made a socket that cannot be inspected (IPv4 raw socket, protocol 1, ICMP); `strict` refuses these\n";
     assert!(ended.errors.starts_with("carnet: python3[") && ended.errors.contains(told), "{ended:?}");
 }
 

@@ -52,8 +52,13 @@ impl Report {
         });
         match &counts.into_iter().flatten().collect::<Vec<_>>()[..] {
             [] => format!("{} {answer}", self.file),
-            counts => format!("{} {answer}; {}", self.file, counts.join(", ")),
+            counts => format!("{} {answer}; {}{}", self.file, counts.join(", "), self.unsaid()),
         }
+    }
+
+    /// Warnings are of a policy, and there is none where there is a mistake.
+    fn unsaid(&self) -> &'static str {
+        if self.count(Level::Mistake) == 0 { "" } else { ". Warnings are looked for when there is none" }
     }
 
     fn count(&self, level: Level) -> usize {

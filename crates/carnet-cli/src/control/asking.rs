@@ -38,8 +38,18 @@ pub enum Unanswered {
 impl Asking {
     /// Of the daemon that is meant.
     pub fn of(daemon: &Daemon) -> Result<Self> {
+        Self::at(daemon.socket.clone())
+    }
+
+    /// Of the one at this socket.
+    pub fn at(socket: PathBuf) -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build().context("cannot ask the daemon")?;
-        Ok(Self { runtime, socket: daemon.socket.clone() })
+        Ok(Self { runtime, socket })
+    }
+
+    /// Where it asks.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Asks, and waits for the beginning of the answer for as long as [`PATIENCE`].
@@ -55,6 +65,11 @@ impl Asking {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
+        // What is in the queue of a daemon that is stopped would be carried out when it goes on, long after this has said
+        // that it was not.
+        if self.is_stopped() {
+            return Err(self.stopped());
+        }
         self.runtime.block_on(async {
             let asked = async {
                 let client = Client::connect(&self.socket).await?.with_patience(patience);

@@ -1,6 +1,6 @@
 //! `carnet flows`: the lines of `carnet run`'s log, of what the daemon governs.
 
-mod told;
+pub mod told;
 
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;

@@ -1,18 +1,22 @@
 //! What becomes of a flow, in words.
 
+use std::collections::BTreeSet;
+
+use carnet_policy::file::PolicyFile;
 use carnet_policy::{
     Action, Assumed, Decision, Fate, FilterRef, Hop, HostAction, Mismatch, Part, Policy, Provider, Reason, Stop,
     Verdict,
 };
 use serde::Serialize;
 
-use crate::explain::{Arguments, is_special};
+use crate::explain::{Arguments, is_special, judged};
 
 /// What becomes of a flow. Serializes to the object of `--json`.
 #[derive(Debug, Serialize)]
 pub struct Account {
     version: &'static str,
     file: String,
+    /// As the kernel takes it.
     pub to: String,
     protocol: &'static str,
     pub hops: Vec<HopAccount>,
@@ -20,6 +24,19 @@ pub struct Account {
     pub services: Vec<String>,
     /// `destination`, `refused` or `proxy`.
     pub end: &'static str,
+    /// What was not said of who connects, and filters ask for.
+    unsaid: Vec<&'static str>,
+    /// What is taken for granted of who connects, in words.
+    pub assumed: Vec<String>,
+}
+
+/// What an account is made of besides the policy.
+pub struct Known<'k> {
+    pub file: &'k PolicyFile,
+    /// Providers that a socket of the destination's family does not get to.
+    pub unreachable: BTreeSet<usize>,
+    pub unsaid: Vec<&'static str>,
+    pub assumed: Vec<String>,
 }
 
 /// One connection.
@@ -57,8 +74,8 @@ pub struct FilterAccount {
 }
 
 impl Account {
-    pub fn new(arguments: &Arguments, policy: &Policy, hops: &[Hop]) -> Self {
-        let told = Told { policy, is_special: is_special(arguments.to) };
+    pub fn new(arguments: &Arguments, policy: &Policy, hops: &[Hop], known: &Known) -> Self {
+        let told = Told { policy, known, is_special: is_special(arguments.to), is_v4: judged(arguments.to).is_ipv4() };
         let services = hops.iter().filter_map(|hop| match hop.to {
             Stop::Service { provider, .. } | Stop::Proxy { provider } => Some(told.provider(provider)),
             _ => None,
@@ -71,11 +88,13 @@ impl Account {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             file: arguments.file.display().to_string(),
-            to: arguments.to.to_string(),
+            to: judged(arguments.to).to_string(),
             protocol: if arguments.udp { "udp" } else { "tcp" },
             hops: if hops.is_empty() { vec![quic()] } else { hops.iter().map(|hop| told.hop(hop)).collect() },
             services: services.collect(),
             end,
+            unsaid: known.unsaid.clone(),
+            assumed: known.assumed.clone(),
         }
     }
 
@@ -93,6 +112,8 @@ impl Account {
 
 struct Told<'p> {
     policy: &'p Policy,
+    known: &'p Known<'p>,
+    is_v4: bool,
     /// No provider gets connections to the destination.
     is_special: bool,
 }
@@ -112,7 +133,7 @@ impl Told<'_> {
             by: hop.question.dialer.map(|at| self.provider(at)),
             filters: hop.explanation.filters.iter().map(|(filter, fate)| self.filter(*filter, *fate)).collect(),
             verdict: verdict(decision.verdict),
-            reason: reason(decision.reason),
+            reason: self.reason(decision),
             outcome: self.outcome(decision),
             provider: decision.provider.map(|at| self.provider(at)),
             assumed,
@@ -149,12 +170,17 @@ impl Told<'_> {
             Fate::Decides => ("decides", "decides".into()),
             Fate::Skips => ("skips", "skips its provider".into()),
             Fate::DeadAndOpen => {
-                ("dead-and-open", "redirects, but the provider is dead, and on-dead is \"open\"".into())
+                let why = match provider_of(at).and_then(|at| self.no_listener(at)) {
+                    Some(lacks) => format!("redirects, but the provider has {lacks}, and on-dead is \"open\""),
+                    None => "redirects, but the provider is dead, and on-dead is \"open\"".into(),
+                };
+                ("dead-and-open", why)
             }
-            Fate::Mismatch(mismatch) => ("mismatch", why_not(mismatch)),
+            Fate::Mismatch(mismatch) => ("mismatch", self.why_not(mismatch)),
             Fate::Outweighed(by) => {
-                let why = format!("matches, but {} is heavier, or as heavy and before it", self.named(by, at));
-                ("outweighed", why)
+                let is_heavier = self.weight(by) > self.weight(at);
+                let how = if is_heavier { "is heavier" } else { "is as heavy, and before it" };
+                ("outweighed", format!("matches, but {} {how}", self.named(by, at)))
             }
             Fate::TooLate(by) => ("too-late", format!("matches, but {} decides before", self.named(by, at))),
             Fate::BelowFloor { .. } if self.is_special => {
@@ -194,7 +220,11 @@ impl Told<'_> {
                 None => "refused (EACCES): no filter decides, and the default is \"block\"".into(),
             },
             (Verdict::Refuse, Reason::Dead) => {
-                format!("refused (ECONNREFUSED): the provider {name} is dead, and on-dead is \"closed\"")
+                let how = match decision.provider.and_then(|at| self.no_listener(at)) {
+                    Some(lacks) => format!("has {lacks}"),
+                    None => "is dead".into(),
+                };
+                format!("refused (ECONNREFUSED): the provider {name} {how}, and on-dead is \"closed\"")
             }
             (Verdict::Refuse, Reason::OwnListener) => {
                 format!("refused (ELOOP): it is the listener of the provider {name}, which the flow has had")
@@ -213,21 +243,66 @@ impl Told<'_> {
 
     fn assumed(&self, provider: usize, assumed: Assumed) -> String {
         let name = self.provider(provider);
-        match assumed {
+        let listeners = self.policy.providers.get(provider).map_or(&[][..], |provider| &provider.listeners);
+        let is_crossed = !self.is_v4 && listeners.iter().all(|listener| listener.ip().to_canonical().is_ipv4());
+        let socket = if is_crossed { "the socket is not for IPv6 alone; " } else { "" };
+        let service = match assumed {
             Assumed::SetsRecord => format!("{name:?} goes on to the same destination, and sets the record"),
             Assumed::OneIdentity => {
                 format!("{name:?} goes on to the same destination, and all flows it holds to there are of one identity")
             }
             _ => format!("{name:?} goes on to the same destination"),
+        };
+        format!("{socket}{service}")
+    }
+
+    /// What a provider does not have that its connection would need.
+    fn no_listener(&self, provider: usize) -> Option<&'static str> {
+        let lacks = if self.is_v4 { "no listener that an IPv4 socket gets to" } else { "no IPv6 listener" };
+        self.known.unreachable.contains(&provider).then_some(lacks)
+    }
+
+    /// As the flow log has it.
+    fn reason(&self, decision: &Decision) -> &'static str {
+        match decision.reason {
+            Reason::Dead if decision.provider.is_some_and(|at| self.no_listener(at).is_some()) => "family",
+            other => reason(other),
+        }
+    }
+
+    fn why_not(&self, mismatch: Mismatch) -> String {
+        match mismatch {
+            Mismatch::Condition(part) => {
+                let key = condition(part);
+                if self.known.unsaid.contains(&key) {
+                    return format!("does not match: {key} (none was given: --{key})");
+                }
+                format!("does not match: {key}")
+            }
+            Mismatch::Udp => "does not match: providers do not get UDP".into(),
+            Mismatch::Uncertain => "does not match: it lets through by who connects, and that is not certain".into(),
+            _ => "does not match".into(),
+        }
+    }
+
+    fn weight(&self, filter: FilterRef) -> Option<u32> {
+        match filter {
+            FilterRef::Host(at) => Some(self.policy.filters.get(at)?.weight),
+            FilterRef::Provider { provider, filter } => {
+                Some(self.policy.providers.get(provider)?.filters.get(filter)?.weight)
+            }
         }
     }
 
     /// A filter, for one of another owner or of the same.
     fn named(&self, filter: FilterRef, from: FilterRef) -> String {
-        if provider_of(filter) == provider_of(from) {
-            return format!("{:?}", self.policy.filter_name(filter).unwrap_or_default());
+        let name = self.policy.filter_name(filter).unwrap_or_default();
+        let named = if provider_of(filter) == provider_of(from) { format!("{name:?}") } else { self.full(filter) };
+        // Names of filters need not be unique.
+        match self.policy.filter_name(from) == Some(name) {
+            true => format!("{named} (line {})", self.known.file.filter_place(filter).line),
+            false => named,
         }
-        self.full(filter)
     }
 
     fn full(&self, filter: FilterRef) -> String {
@@ -266,15 +341,6 @@ fn provider_of(filter: FilterRef) -> Option<usize> {
 fn place(provider: &Provider) -> String {
     let listeners: Vec<_> = provider.listeners.iter().map(ToString::to_string).collect();
     format!(" (rank {}), which listens on {}", provider.rank, listeners.join(", "))
-}
-
-fn why_not(mismatch: Mismatch) -> String {
-    match mismatch {
-        Mismatch::Condition(part) => format!("does not match: {}", condition(part)),
-        Mismatch::Udp => "does not match: providers do not get UDP".into(),
-        Mismatch::Uncertain => "does not match: it lets through by who connects, and that is not certain".into(),
-        _ => "does not match".into(),
-    }
 }
 
 /// The key in the file.

@@ -2,7 +2,7 @@
 //! the same are the same.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use carnet_policy::file::{Account, Answer, CgroupAt, ExecutableAt, Host};
 use carnet_policy::{Executable, Line};
@@ -12,10 +12,12 @@ pub struct Names<'h> {
     real: &'h dyn Host,
     /// By kind and name.
     numbers: RefCell<HashMap<(Kind, String), u32>>,
+    /// Users and groups that `real` does not have.
+    missing: RefCell<BTreeSet<(Kind, String)>>,
 }
 
-#[derive(Clone, Copy, Eq, Hash, PartialEq)]
-enum Kind {
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
     User,
     Group,
     Executable,
@@ -25,7 +27,24 @@ enum Kind {
 
 impl<'h> Names<'h> {
     pub fn on(real: &'h dyn Host) -> Self {
-        Self { real, numbers: RefCell::default() }
+        Self { real, numbers: RefCell::default(), missing: RefCell::default() }
+    }
+
+    /// Users and groups that have been asked for and are not on the real host.
+    pub fn missing(&self) -> BTreeSet<(Kind, String)> {
+        self.missing.borrow().clone()
+    }
+
+    /// Whether the number of a user or group is one that stands for a name.
+    pub fn is_made_up(&self, kind: Kind, number: u32) -> bool {
+        self.numbers.borrow().iter().any(|((of, _), own)| *of == kind && made_up(*own) == number)
+    }
+
+    fn known(&self, kind: Kind, name: &str, answer: Answer<u32>) -> Answer<u32> {
+        if answer == Answer::No {
+            self.missing.borrow_mut().insert((kind, name.to_owned()));
+        }
+        or(answer, || made_up(self.number(kind, name)))
     }
 
     /// From 1, each name its own.
@@ -59,11 +78,11 @@ impl<'h> Names<'h> {
 
 impl Host for Names<'_> {
     fn uid(&self, name: &str) -> Answer<u32> {
-        or(self.real.uid(name), || u32::MAX - 1 - self.number(Kind::User, name))
+        self.known(Kind::User, name, self.real.uid(name))
     }
 
     fn gid(&self, name: &str) -> Answer<u32> {
-        or(self.real.gid(name), || u32::MAX - 1 - self.number(Kind::Group, name))
+        self.known(Kind::Group, name, self.real.gid(name))
     }
 
     fn executable(&self, path: &str) -> Answer<ExecutableAt> {
@@ -94,6 +113,24 @@ impl Host for Names<'_> {
 
     fn groups(&self) -> Vec<String> {
         self.real.groups()
+    }
+}
+
+/// The last ones that a filter can name.
+fn made_up(number: u32) -> u32 {
+    u32::MAX - 1 - number
+}
+
+impl Kind {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Executable => "program",
+            Self::Cgroup => "cgroup",
+            Self::Netns => "network namespace",
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::run::SELF;
 use crate::run::guardian::{DEAD, Guardian};
 use crate::run::identity::Identity;
 use crate::run::log::FlowLog;
+use crate::run::served::Ending;
 use crate::run::service::Service;
 use crate::run::wait::{Received, Signals, exit_code, pidfd_of, send_signal, wait};
 use crate::{child, exec};
@@ -67,6 +68,8 @@ pub struct Watch<'a> {
     pub cgroup: &'a Cgroup,
     /// Takes warnings.
     pub log: &'a FlowLog,
+    /// Ends the run when a daemon that redirects has gone.
+    pub ending: Option<&'a Ending>,
 }
 
 impl Watch<'_> {
@@ -74,6 +77,8 @@ impl Watch<'_> {
     pub fn until_the_end(mut self) -> Result<u8> {
         loop {
             let mut watched: Vec<BorrowedFd<'_>> = vec![self.guardian.pidfd(), self.command.pidfd.as_fd()];
+            watched.extend(self.ending.map(AsFd::as_fd));
+            let before_services = watched.len();
             watched.extend(self.services.iter_mut().map(Service::watched));
             let (signal, ready) = wait(self.signals, &watched, None)?;
 
@@ -92,7 +97,14 @@ impl Watch<'_> {
             if ready[0] {
                 bail!(DEAD);
             }
-            self.look_after_services(&ready[2..])?;
+            if let Some(ending) = self.ending
+                && ready[before_services - 1]
+            {
+                // First of all: what follows takes a moment.
+                self.cgroup.kill()?;
+                bail!("{}", ending.why());
+            }
+            self.look_after_services(&ready[before_services..])?;
         }
     }
 

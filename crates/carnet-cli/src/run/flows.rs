@@ -80,6 +80,10 @@ impl Joiner {
 
     /// Other services from now on. Those that are gone keep their names in what has been told of them.
     pub fn know(&mut self, services: HashMap<u32, Known>) {
+        if self.services.len() > MOST_KNOWN {
+            self.services.clear();
+            self.warned.clear();
+        }
         self.services.extend(services);
     }
 
@@ -340,6 +344,8 @@ fn end_of(event: &Event, to: Place) -> End {
 /// More than end while events wait to be read.
 const ENDED: usize = 16 * 1024;
 const MOST_EARLY_NAMES: usize = 4096;
+/// Of a host on which products come and go for months.
+const MOST_KNOWN: usize = 8192;
 
 #[cfg(test)]
 mod tests;

@@ -25,25 +25,31 @@ pub struct FlowLog {
 }
 
 /// What the thread is asked to do.
-enum Request {
+pub enum Request {
+    /// Write a line that is no flow.
     Warn(String),
+    /// Write what is left.
     Finish,
 }
 
 impl FlowLog {
     /// Starts it: events are the engine's, reports the built-in services', services all of them by handle.
-    pub fn start(events: EventReader, reports: Vec<Reports>, services: HashMap<u32, Known>, lines: Lines) -> Result<Self> {
+    pub fn start(
+        events: EventReader,
+        reports: Vec<Reports>,
+        services: HashMap<u32, Known>,
+        lines: Lines,
+    ) -> Result<Self> {
+        let summary = Summary::default();
+        let joiner = Joiner::new(services);
+        let write = |requested| Writer { events, reports, joiner, lines, summary, requested, end_by: None }.write();
+        Self::by(write)
+    }
+
+    /// Starts one that gets its requests and writes.
+    pub fn by(write: impl FnOnce(Receiver<Request>) -> Result<(Lines, Summary)> + Send + 'static) -> Result<Self> {
         let (requests, requested) = channel();
-        let writer = Writer {
-            events,
-            reports,
-            joiner: Joiner::new(services),
-            lines,
-            summary: Summary::default(),
-            requested,
-            end_by: None,
-        };
-        let thread = thread::Builder::new().name("flow log".into()).spawn(move || writer.write());
+        let thread = thread::Builder::new().name("flow log".into()).spawn(move || write(requested));
         Ok(Self { thread: thread.context("cannot start a thread")?, requests })
     }
 
@@ -145,13 +151,13 @@ impl Writer {
 }
 
 /// The longest a request waits.
-const POLL: Duration = Duration::from_millis(20);
+pub const POLL: Duration = Duration::from_millis(20);
 
 /// How long connections of a command that has ended may take to close.
-const SETTLING: Duration = Duration::from_millis(500);
+pub const SETTLING: Duration = Duration::from_millis(500);
 
 /// How long events that have come by then may take to be written.
-const DRAINING: Duration = Duration::from_secs(10);
+pub const DRAINING: Duration = Duration::from_secs(10);
 
 /// Some 40 MB. More stay with the kernel, which counts what it has no room for.
 const MOST_WAITING: usize = 65536;

@@ -158,6 +158,11 @@ impl<W: Write> Log<W> {
         self.line(&line);
     }
 
+    /// By which it tells times.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Whether lines still go anywhere.
     pub fn is_open(&self) -> bool {
         self.to.is_some()
@@ -210,7 +215,7 @@ fn reason(reason: u32) -> (&'static str, &'static str) {
         carnet_abi::REASON_OWN_LISTENER => ("own-listener", "a service dialled itself, or one before it"),
         carnet_abi::REASON_NOT_DIRECT => ("not-direct", "a service's port, which is not for applications"),
         carnet_abi::REASON_TERMINAL => ("terminal", "an explicit proxy's own connection"),
-        carnet_abi::REASON_RUNAWAY => ("runaway", "too many connections at once, a loop? See --loop-limit"),
+        carnet_abi::REASON_RUNAWAY => ("runaway", "too many connections at once, a loop? See --loop-limit, in-flight-limit"),
         carnet_abi::REASON_TOO_DEEP => ("too-deep", "16 services have had it already"),
         carnet_abi::REASON_SPECIAL => ("special", "broadcast, multicast or link-local"),
         carnet_abi::REASON_KERNEL => ("kernel", "a kernel thread's"),
@@ -222,7 +227,7 @@ fn reason(reason: u32) -> (&'static str, &'static str) {
         carnet_abi::REASON_SHARE => ("share", "its user has too many connections that no service has taken yet"),
         carnet_abi::REASON_OTHER_ENGINE => ("other-engine", "another engine has redirected it"),
         carnet_abi::REASON_UDP => ("udp", "UDP is not redirected"),
-        carnet_abi::REASON_QUIC => ("quic", "QUIC is to be replaced by TCP: --block-quic"),
+        carnet_abi::REASON_QUIC => ("quic", "QUIC is to be replaced by TCP: block-quic"),
         carnet_abi::REASON_SOCKET => ("socket", "a kind of socket that cannot be inspected"),
         _ => (UNKNOWN, "a reason this version does not know"),
     }

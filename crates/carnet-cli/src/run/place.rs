@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A run that is started by another run's command, or by one of its services, is not at the top but in that process's
-//! cgroup. At the top its command would have left the run that it is part of.
+//! cgroup. At the top its command would have left the run that it is part of. One that a daemon governs is in the cgroup
+//! that the daemon governs.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use carnet_engine::DEEPEST_OWNER;
 use carnet_engine::cgroup::{Cgroup, Hierarchy, remove_tree};
+use nix::unistd::geteuid;
 
 /// The cgroups of this run.
 pub struct Place {
@@ -44,14 +46,43 @@ pub fn above(hierarchy: &Hierarchy) -> Result<PathBuf> {
     if !is_in_a_run(&own) {
         return Ok(hierarchy.mount().into());
     }
-    let level = hierarchy.level_of(&own).unwrap_or_default() + LEVELS_OF_A_SERVICE;
-    if level > DEEPEST_OWNER {
+    if let Some(level) = too_deep(hierarchy, &own) {
         bail!(
             "this is run by other carnet runs, one in another, and its services would be in cgroups {level} levels deep, \
              of which the kernel program looks at {DEEPEST_OWNER}. Name all services in one run: --through A --through B"
         );
     }
     Ok(own)
+}
+
+/// The same where a daemon governs `governed`, and the caller with it. `None`: it does not govern the caller.
+pub fn above_governed(hierarchy: &Hierarchy, governed: &Path) -> Result<Option<PathBuf>> {
+    let own = own_cgroup(hierarchy)?;
+    if !is_governed(&own, governed) {
+        return Ok(None);
+    }
+    // Owners that are not administrators have to be in the caller's own.
+    let stays = is_in_a_run(&own) || !geteuid().is_root();
+    let above = if stays { own } else { governed.into() };
+    if let Some(level) = too_deep(hierarchy, &above) {
+        bail!(
+            "services of a run in {} would be in cgroups {level} levels deep, of which the kernel program looks at \
+             {DEEPEST_OWNER}. Start it in a cgroup further up",
+            above.display()
+        );
+    }
+    Ok(Some(above))
+}
+
+/// A path that leads out of the hierarchy as it is seen here is of another container.
+fn is_governed(own: &Path, governed: &Path) -> bool {
+    own.starts_with(governed) && !own.components().any(|component| component == Component::ParentDir)
+}
+
+/// The level of services' cgroups in there, where that is too deep.
+fn too_deep(hierarchy: &Hierarchy, above: &Path) -> Option<u32> {
+    let level = hierarchy.level_of(above).unwrap_or_default() + LEVELS_OF_A_SERVICE;
+    (level > DEEPEST_OWNER).then_some(level)
 }
 
 /// A path that leads out of the hierarchy as it is seen here is none: nothing can be made there.
@@ -193,6 +224,19 @@ mod tests {
             ("/cg/../carnet.run-1-2-3/app", false),
         ] {
             assert_eq!(is_in_a_run(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_governed_cgroup_is_governed() {
+        for (own, governed, expected) in [
+            ("/cg", "/cg", true),
+            ("/cg/a/b", "/cg/a", true),
+            ("/cg/a", "/cg/a/b", false),
+            ("/cg/ab", "/cg/a", false),
+            ("/cg/../a", "/cg", false),
+        ] {
+            assert_eq!(is_governed(Path::new(own), Path::new(governed)), expected, "{own} {governed}");
         }
     }
 

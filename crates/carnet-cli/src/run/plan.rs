@@ -1,7 +1,7 @@
 //! What the command line asks for: the services in their order.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use carnet_policy::{Action, Filter, Match, OnDead, Owner, Policy, Prefix, Provider, Reach, Service, SockName};
 
@@ -107,6 +107,8 @@ pub struct Ready {
     pub service: Service,
     /// The cgroup whose listeners and connections are the service's.
     pub owner: Owner,
+    /// That cgroup's directory.
+    pub cgroup: PathBuf,
     /// Where connections are to go.
     pub listeners: Vec<SocketAddr>,
 }
@@ -220,7 +222,13 @@ mod tests {
 
     fn ready(name: &str, place: u16, service: Service) -> Ready {
         let owner = Owner::Cgroup { id: place.into(), level: 3 };
-        Ready { name: name.into(), service, owner, listeners: vec![([127, 0, 0, 1], place).into()] }
+        Ready {
+            name: name.into(),
+            service,
+            owner,
+            cgroup: PathBuf::new(),
+            listeners: vec![([127, 0, 0, 1], place).into()],
+        }
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Setup<'_> {
             // One or the other.
             let Some(cgroup) = started.as_ref().map(Service::cgroup).or(found.as_ref()) else { continue };
             let owner = Owner::Cgroup { id: cgroup.id(), level: cgroup.level() };
-            services.ready.push(Ready { name, service: records, owner, listeners });
+            let cgroup = cgroup.path().into();
+            services.ready.push(Ready { name, service: records, owner, cgroup, listeners });
             services.started.extend(started);
             services.outside.extend(found);
         }

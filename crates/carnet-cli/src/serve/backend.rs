@@ -1,6 +1,7 @@
 //! The daemon behind the control API.
 
 mod answers;
+mod origins;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, watch};
 
+use self::origins::Origins;
 use super::core::Core;
 use super::events::Flows;
 use super::news::News;
@@ -197,6 +199,7 @@ impl Backend for Daemon {
         listeners: Vec<Vec<Listener>>,
     ) -> Result<Begun, Problem> {
         let wants_flows = request.flows;
+        let cgroups = answers::cgroups_of(&request);
         let work = move |core: &mut Core| {
             let registration = Registration::new(&caller, request, listeners, core.next_rank())?;
             let name = core.sessions.next_name();
@@ -210,10 +213,11 @@ impl Backend for Daemon {
                 session,
                 format!("{who} registered by {}", answers::sender(&caller)),
             );
-            Ok((Registered { session, providers, filters }, news, names))
+            let origins = Origins::below(cgroups, core.ground().hierarchy.clone());
+            Ok((Registered { session, providers, filters }, news, names, origins))
         };
-        let (registered, news, names) = self.with(work).await?;
-        let flows = wants_flows.then(|| self.flows_of(names));
+        let (registered, news, names, origins) = self.with(work).await?;
+        let flows = wants_flows.then(|| self.flows_of(names, origins));
         Ok(Begun { registered, news, flows })
     }
 
@@ -263,9 +267,9 @@ impl Backend for Daemon {
 }
 
 impl Daemon {
-    /// Flows that one of these providers has had, as they end.
-    fn flows_of(&self, names: HashSet<String>) -> broadcast::Receiver<Arc<FlowLine>> {
-        let mut all = self.0.flows.follow();
+    /// Flows that one of these providers has had, or that are of these origins, as they end.
+    fn flows_of(&self, names: HashSet<String>, mut origins: Origins) -> broadcast::Receiver<Arc<FlowLine>> {
+        let mut all = self.0.flows.follow_origins();
         let (theirs, told) = broadcast::channel(FOLLOWER_MAY_LAG);
         self.0.runtime.spawn(async move {
             loop {
@@ -274,7 +278,8 @@ impl Daemon {
                     () = theirs.closed() => return,
                 };
                 let line = match line {
-                    Ok(line) if answers::is_of(&line, &names) => line,
+                    Ok((_, line)) if answers::is_of(&line, &names) => line,
+                    Ok((cgroup, line)) if answers::has_origin(&line) && origins.has(cgroup) => line,
                     Ok(_) => continue,
                     Err(broadcast::error::RecvError::Lagged(lost)) => Arc::new(FlowLine::Lost { lost }),
                     Err(broadcast::error::RecvError::Closed) => return,

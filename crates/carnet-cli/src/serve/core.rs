@@ -28,6 +28,7 @@ use super::policy::{Candidate, Files, Refused};
 use super::programs::Programs;
 use super::sessions::{Registration, Sessions};
 use super::state::{PolicyText, State, StateFile};
+use crate::control::status::contents;
 use crate::host::ThisHost;
 use crate::run::flows::Known;
 
@@ -186,6 +187,12 @@ impl Core {
         let generation = self.in_force.generation + 1;
         let image = candidate.compile(policy.clone(), generation)?;
         let listening = Listening::now(&policy, &self.ground.hierarchy)?;
+        if let Some(registration) = registration
+            && !registration.marked().iter().all(|inode| listening.has(*inode))
+        {
+            let what = "a listener was passed that is in another network namespace than the daemon: listen in this one";
+            return Err(Refused::Conflict(what.into()));
+        }
         let marked = &mut self.sessions.marked();
         marked.extend(registration.iter().flat_map(|registration| registration.marked().iter().copied()));
         let seen = Seen { listening: &listening, marked };
@@ -213,10 +220,8 @@ impl Core {
         self.is_stale = false;
         self.note_replaced();
         let summary = self.candidate.summary(generation, None);
-        let what = format!(
-            "policy {generation} is in force: {} providers, {} filters, from {}",
-            summary.providers, summary.filters, summary.source
-        );
+        let (contents, source) = (contents(&summary), &summary.source);
+        let what = format!("policy {generation} is in force: {contents}, from {source}");
         self.news.tell(EventKind::Policy, what);
         Ok(())
     }

@@ -19,13 +19,18 @@ pub struct Flows {
     joiner: Mutex<Joiner>,
     clock: Clock,
     ended: broadcast::Sender<Arc<FlowLine>>,
+    of_origins: broadcast::Sender<OfOrigin>,
 }
+
+/// A line, and the id of the cgroup of the application that it is about.
+pub type OfOrigin = (u64, Arc<FlowLine>);
 
 impl Flows {
     /// Nothing is read yet.
     pub fn new() -> Self {
         let ended = broadcast::Sender::new(FOLLOWERS_MAY_LAG);
-        Self { joiner: Mutex::new(Joiner::new(HashMap::new())), clock: Clock::now(), ended }
+        let of_origins = broadcast::Sender::new(FOLLOWERS_MAY_LAG);
+        Self { joiner: Mutex::new(Joiner::new(HashMap::new())), clock: Clock::now(), ended, of_origins }
     }
 
     /// Reads events on a thread of its own, for as long as the process lives.
@@ -67,9 +72,14 @@ impl Flows {
         self.ended.subscribe()
     }
 
+    /// The same with their origins.
+    pub fn follow_origins(&self) -> broadcast::Receiver<OfOrigin> {
+        self.of_origins.subscribe()
+    }
+
     fn event(&self, event: &carnet_abi::Event) {
         let Some(output) = self.joiner().event(event) else { return };
-        if self.ended.receiver_count() == 0 {
+        if self.ended.receiver_count() + self.of_origins.receiver_count() == 0 {
             return;
         }
         let json = match &output {
@@ -78,8 +88,10 @@ impl Flows {
             Output::Warning(warning) => json::warning(warning),
         };
         if let Some(line) = line(&json) {
+            let line = Arc::new(line);
             // Nobody may be there any more.
-            let _ = self.ended.send(Arc::new(line));
+            let _ = self.of_origins.send((event.record.origin.cgroup_id, Arc::clone(&line)));
+            let _ = self.ended.send(line);
         }
     }
 

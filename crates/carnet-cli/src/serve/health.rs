@@ -36,6 +36,11 @@ impl Listening {
         self.found.iter().filter(|listener| addresses.iter().any(|address| serves(listener, *address)))
     }
 
+    /// Whether there is one with this inode.
+    pub fn has(&self, inode: u32) -> bool {
+        self.found.iter().any(|listener| listener.inode == inode)
+    }
+
     /// Those of a provider, and the others at its addresses. `marked` are the inodes of the listeners that were passed.
     fn of<'a>(&'a self, provider: &'a Provider, marked: &'a BTreeSet<u32>) -> (Vec<&'a Listener>, Vec<&'a Listener>) {
         self.at(&provider.listeners).partition(|listener| {

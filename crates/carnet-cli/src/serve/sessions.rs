@@ -1,16 +1,15 @@
 //! What products register over the control socket, for as long as their connections last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use carnet_control::{
-    Caller, Event, Listener, OneOrMore, Owner, Problem, ProblemKind, ProviderRegistration, Role, SessionEnd, SessionId,
-    SessionNews, SessionRequest,
+    Caller, Event, FilterRegistration, Listener, OneOrMore, Owner, Problem, ProblemKind, ProviderRegistration, Role,
+    SessionEnd, SessionId, SessionNews, SessionRequest,
 };
-use rustix::net::sockopt::ipv6_v6only;
 use tokio::sync::broadcast;
 
 use super::held::Held;
@@ -163,7 +162,7 @@ impl Registration {
     /// What is asked for, in the words of the policy file. `rank` is one that nobody has and nobody is behind.
     pub fn new(
         caller: &Caller,
-        request: SessionRequest,
+        mut request: SessionRequest,
         listeners: Vec<Vec<Listener>>,
         mut rank: u16,
     ) -> Result<Self, Problem> {
@@ -179,6 +178,7 @@ impl Registration {
                 provider.owner = OneOrMore::from(vec![own(caller)?]);
             }
             check_owners(caller, &provider)?;
+            name_each(&mut provider.filters);
             provider.rank.get_or_insert_with(|| {
                 let next = rank;
                 rank = rank.saturating_add(RANKS_APART);
@@ -189,10 +189,11 @@ impl Registration {
             passed.push((provider.name, listeners));
         }
         table.insert("provider".into(), providers.into());
+        name_each(&mut request.filters);
         table.insert("filter".into(), value(&request.filters)?);
         let text = toml::to_string(&table).map_err(strange)?;
         let host_filters = request.filters.len() as u32;
-        let marked = passed.iter().flat_map(|(_, listeners)| listeners).filter_map(inode).collect();
+        let marked = passed.iter().flat_map(|(_, listeners)| listeners).map(inode).collect();
         let saved = SavedSession { text, providers: names, uid: caller.uid, marked };
         Ok(Self { saved, host_filters, listeners: passed })
     }
@@ -251,6 +252,15 @@ fn check_owners(caller: &Caller, provider: &ProviderRegistration) -> Result<(), 
     Ok(())
 }
 
+/// The policy file wants names; here they may be left out.
+fn name_each(filters: &mut [FilterRegistration]) {
+    for (number, filter) in (1..).zip(filters) {
+        if filter.name.is_empty() {
+            filter.name = format!("filter {number}");
+        }
+    }
+}
+
 /// As a `[[provider]]` table.
 fn in_words_of_the_file(provider: &ProviderRegistration, listeners: &[Listener]) -> Result<toml::Value, Problem> {
     let toml::Value::Table(mut table) = value(provider)? else { return Err(strange("it is no table")) };
@@ -259,27 +269,22 @@ fn in_words_of_the_file(provider: &ProviderRegistration, listeners: &[Listener])
         table.insert("filter".into(), filters);
     }
     let mut addresses: Vec<SocketAddr> = provider.listen.iter().copied().collect();
-    addresses.extend(listeners.iter().flat_map(dialable));
+    for listener in listeners {
+        let dialable = listener.dialable();
+        if dialable.is_empty() {
+            let what = format!("{listener} cannot be dialled: pass a listener on a loopback address, or on a wildcard");
+            return Err(Problem::new(ProblemKind::Malformed, what));
+        }
+        addresses.extend(dialable);
+    }
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     table.insert("listen".into(), addresses.into());
     Ok(table.into())
 }
 
-/// How a listener is reached from this host.
-pub fn dialable(listener: &Listener) -> Vec<SocketAddr> {
-    let (ip, port) = (listener.address().ip().to_canonical(), listener.address().port());
-    let all = match ip {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => vec![Ipv4Addr::LOCALHOST.into()],
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) if ipv6_v6only(listener).unwrap_or(true) => vec![Ipv6Addr::LOCALHOST.into()],
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-        ip => vec![ip],
-    };
-    all.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
-}
-
-fn inode(listener: &Listener) -> Option<u32> {
-    // As the kernel's diagnosis tells it: 32 bits.
-    rustix::fs::fstat(listener).ok().map(|status| status.st_ino as u32)
+/// As the kernel's diagnosis tells it: 32 bits.
+fn inode(listener: &Listener) -> u32 {
+    listener.inode() as u32
 }
 
 fn value(of: &impl serde::Serialize) -> Result<toml::Value, Problem> {

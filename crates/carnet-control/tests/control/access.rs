@@ -68,21 +68,27 @@ async fn the_primary_group_gives_a_role() {
 async fn a_supplementary_group_gives_a_role_where_the_kernel_tells_who_connected() {
     let read = Identities { gids: [SUPPLEMENTARY].into(), ..Identities::default() };
     let scene = Scene::with(Limits::default(), Access { read, ..Access::default() });
-    let mut curl = match rustix::process::geteuid().is_root() {
-        true => {
-            let user = stranger().to_string();
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", &user, "--regid", &user, "--groups", &SUPPLEMENTARY.to_string(), "curl"]);
-            command
-        }
-        // Nobody else can take a group on: without it, the answer is the other one.
-        false => Command::new("curl"),
-    };
-    curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20", "--unix-socket"]);
-    curl.arg(scene.socket()).arg("http://carnet/v1/status");
-    let output = soon("curl", tokio::task::spawn_blocking(move || curl.output())).await.unwrap().unwrap();
-    let has_it = rustix::process::geteuid().is_root() && tells_who_connected();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), if has_it { "200" } else { "403" });
+    let user = stranger().to_string();
+    let is_root = rustix::process::geteuid().is_root();
+    let whole = ["--reuid", &user, "--regid", &user];
+    // As a program that was started by root, or by anybody else, and took on a user's rights for a while.
+    let half = ["--euid", &user, "--regid", &user];
+    for (ids, counts) in [(whole, true), (half, false)] {
+        let mut curl = match is_root {
+            true => {
+                let mut command = Command::new("setpriv");
+                command.args(ids).args(["--groups", &SUPPLEMENTARY.to_string(), "curl"]);
+                command
+            }
+            // Nobody else can take a group on: without it, the answer is the other one.
+            false => Command::new("curl"),
+        };
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20", "--unix-socket"]);
+        curl.arg(scene.socket()).arg("http://carnet/v1/status");
+        let output = soon("curl", tokio::task::spawn_blocking(move || curl.output())).await.unwrap().unwrap();
+        let expected = if is_root && counts && tells_who_connected() { "200" } else { "403" };
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{ids:?}: {output:?}");
+    }
 }
 
 /// Connects by the socket that is its standard input, and ends.

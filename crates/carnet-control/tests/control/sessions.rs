@@ -1,10 +1,10 @@
 //! A registration lives exactly as long as its connection.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use carnet_control::{
-    Client, ControlSocket, Event, FlowLine, ProblemKind, Server, SessionEnd, SessionId, SessionLine, SessionNews,
-    SessionRequest,
+    Client, ControlSocket, Event, FlowLine, Limits, ProblemKind, Server, SessionEnd, SessionId, SessionLine,
+    SessionNews, SessionRequest,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -194,6 +194,27 @@ async fn who_goes_before_the_session_began_has_none() {
     assert_eq!(scene.ended(1).await, [1]);
     assert_eq!(scene.last_end(), Some(SessionEnd::ClientGone));
     assert_eq!(scene.backend.state(|state| state.begun), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_begins_when_the_server_has_ended_was_not_ended_by_its_caller() {
+    let drain = Duration::from_millis(50);
+    let mut scene = Scene::with_limits(Limits { drain, ..Limits::default() });
+    let gate = Arc::new(Notify::new());
+    *scene.backend.gate.lock().unwrap() = Some(Arc::clone(&gate));
+    let client = scene.client().await;
+    let asking = tokio::spawn(async move { client.session(&registration("dlp", 10), &[]).await });
+    soon("begin_session()", async {
+        while Arc::strong_count(&gate) < 3 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    scene.stop().await;
+    gate.notify_one();
+    assert_eq!(scene.ended(1).await, [1]);
+    assert_eq!(scene.last_end(), Some(SessionEnd::DaemonEnding));
+    assert!(soon("the answer", asking).await.unwrap().is_err());
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use carnet_abi as abi;
 use super::classes::Classes;
 use super::conditions::Conditions;
 use super::progress::Work;
-use super::ranges::{Interval, Value, merge, ranges};
+use super::ranges::{Interval, Ranges, Value, merge, ranges};
 use super::tree::push_tree;
 use crate::matching::{Effect, Part};
 use crate::{Line, Match, Mistake, Prefix, Protocol};
@@ -77,16 +77,25 @@ impl Layout {
         }
         work.begin(Part::Remote, conditions.values());
         let lists = intervals(conditions, v4_interval, work);
-        let mut selection = conditions.selection(self.rules);
-        let v4 = ranges(&lists, &mut selection, &mut self.classes, &mut |count| work.tick(count))?;
+        let v4 = self.ranges(conditions, &lists, work)?;
         self.push32(abi::BY_V4, &v4)?;
         drop(lists);
         let lists = intervals(conditions, v6_interval, &mut Work::untold());
-        let mut selection = conditions.selection(self.rules);
-        let v6 = ranges(&lists, &mut selection, &mut self.classes, &mut |count| work.tick(count))?;
+        let v6 = self.ranges(conditions, &lists, work)?;
         self.push128(abi::BY_V6, &v6)?;
         work.end();
         Ok(())
+    }
+
+    /// What the merged lists of some conditions make.
+    fn ranges<T, V: Value>(
+        &mut self,
+        conditions: &Conditions<'_, T>,
+        lists: &[Vec<Interval<V>>],
+        work: &mut Work<'_>,
+    ) -> Result<Ranges<V>, Mistake> {
+        let mut selection = conditions.selection(self.rules);
+        ranges(lists, &mut selection, &mut self.classes, &mut |count| work.tick(count))
     }
 
     /// Protocol and port, and what a filter's effect means for UDP.
@@ -118,8 +127,7 @@ impl Layout {
         let mut lists = intervals(&conditions, both, work);
         lists[tcp] = vec![(port(Protocol::Tcp, 0), port(Protocol::Tcp, u16::MAX))];
         lists[udp] = vec![(port(Protocol::Udp, 0), port(Protocol::Udp, u16::MAX))];
-        let mut selection = conditions.selection(self.rules);
-        let ranges = ranges(&lists, &mut selection, &mut self.classes, &mut |count| work.tick(count))?;
+        let ranges = self.ranges(&conditions, &lists, work)?;
         self.push32(abi::BY_PORT, &ranges)?;
         work.end();
         Ok(())
@@ -138,8 +146,7 @@ impl Layout {
         }
         work.begin(part, conditions.values());
         let lists = intervals(conditions, |ids| Some((*ids.start(), *ids.end())), work);
-        let mut selection = conditions.selection(self.rules);
-        let ranges = ranges(&lists, &mut selection, &mut self.classes, &mut |count| work.tick(count))?;
+        let ranges = self.ranges(conditions, &lists, work)?;
         self.push32(dimension, &ranges)?;
         work.end();
         Ok(())

@@ -183,7 +183,8 @@ pub(super) fn cgroup(reader: &mut Reader, key: &'static str, value: &Value) -> O
     } else if !path.starts_with('/') || path.contains('\0') || steps.iter().any(|step| matches!(*step, "." | "..")) {
         format!("write the way from the root cgroup, such as {example}")
     } else if steps.len() > LINE {
-        let what = format!("the cgroup {:?} is {} levels deep, at most {LINE} are looked at", shown(&path), steps.len());
+        let what =
+            format!("the cgroup {:?} is {} levels deep, at most {LINE} are looked at", shown(&path), steps.len());
         let above = shown(&steps[..LINE].join("/"));
         reader.mistake(Id::TooDeep, value.span(), what, format!("name one above it, such as \"/{above}\""));
         return None;

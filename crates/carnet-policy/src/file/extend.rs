@@ -35,12 +35,10 @@ impl PolicyFile {
         let mut reader = Reader::new(&texts, &NoFiles);
         let keys = reader.keys("what is added to a policy", table.get_ref(), start..start, &["provider", "filter"]);
         let sets = &mut file.sets;
-        file.providers.extend(tables(&mut reader, &keys, "provider", |reader, value| {
-            ProviderEntry::read(reader, sets, value)
-        }));
-        file.filters.extend(tables(&mut reader, &keys, "filter", |reader, value| {
-            FilterEntry::of_host(reader, sets, value)
-        }));
+        file.providers
+            .extend(tables(&mut reader, &keys, "provider", |reader, value| ProviderEntry::read(reader, sets, value)));
+        file.filters
+            .extend(tables(&mut reader, &keys, "filter", |reader, value| FilterEntry::of_host(reader, sets, value)));
         check_names(&file, &mut reader);
         let findings: Vec<Finding> = syntax.with_what_does_not_follow(reader.findings, name);
         Mistakes::of(findings, name).map_or(Ok(file), Err)

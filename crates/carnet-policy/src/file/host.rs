@@ -47,6 +47,8 @@ pub struct Account {
     pub name: String,
     /// What is started when the user logs in.
     pub shell: String,
+    /// Its primary group.
+    pub gid: u32,
 }
 
 /// A program file.

@@ -1,7 +1,7 @@
 //! What somebody may have meant.
 
 /// The name that is most like the one given, where one is like it at all.
-pub(super) fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     // A distance is dear where both are long, and so unlike the names there are that nothing is meant.
     if given.len() > LONGEST {
         return None;

@@ -206,9 +206,8 @@ impl Resolver<'_> {
                 Found::No | Found::Unknown => None,
             }
         });
-        let netns = condition(&conditions.netns, &mut waits, |name, sense| {
-            lookup.netns(name.get_ref(), name.span(), sense)
-        });
+        let netns =
+            condition(&conditions.netns, &mut waits, |name, sense| lookup.netns(name.get_ref(), name.span(), sense));
         // A provider that does not exist has been told.
         let via = condition(&conditions.via, &mut waits, |via, _| self.file.provider_named(via.get_ref()));
         if waits {

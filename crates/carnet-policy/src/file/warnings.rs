@@ -11,12 +11,12 @@ mod region;
 use std::ops::Range;
 
 use self::region::Regions;
-use crate::matching::Effect;
-use crate::{FilterRef, Policy};
 use crate::file::finding::{Finding, Id};
 use crate::file::resolve::Unexcepted;
 use crate::file::source::shown;
-use crate::file::{Host, PolicyFile, Resolved};
+use crate::file::{Host, Place, PolicyFile, Resolved};
+use crate::matching::Effect;
+use crate::{FilterRef, Policy};
 
 impl PolicyFile {
     /// What is to be said of a policy that can be used, in the order of the file. `host` knows what its users are.
@@ -49,7 +49,12 @@ impl PolicyFile {
         warnings.findings
     }
 
-    /// Where a filter is named.
+    /// Where a filter of the file's policy is named.
+    pub fn filter_place(&self, filter: FilterRef) -> Place {
+        self.texts.place(self.filter_span(filter))
+    }
+
+    /// The same among all texts.
     fn filter_span(&self, filter: FilterRef) -> Range<usize> {
         let span = match filter {
             FilterRef::Host(at) => self.filters.get(at).map(|entry| entry.name_span()),

@@ -22,3 +22,18 @@ pub fn plain_provider(index: u16) -> Provider {
         filters: Vec::new(),
     }
 }
+
+/// Numbers that look like any and are the same in every run: splitmix64, from this seed.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next one.
+    #[expect(clippy::should_implement_trait, reason = "they do not end")]
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+}

@@ -126,7 +126,7 @@ impl Host for Somewhere {
 
     fn account(&self, uid: u32) -> Option<Account> {
         let (name, _, shell) = USERS.iter().find(|(_, user, _)| *user == uid)?;
-        Some(Account { name: (*name).to_owned(), shell: (*shell).to_owned() })
+        Some(Account { name: (*name).to_owned(), shell: (*shell).to_owned(), gid: uid })
     }
 
     fn users(&self) -> Vec<String> {

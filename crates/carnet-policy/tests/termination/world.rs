@@ -7,10 +7,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use carnet_policy::{
-    Action, Decision, Filter, Match, OnDead, Owner, Policy, Provider, Providers, Question, Reach, Service, SockName,
-    Verdict,
-};
+use carnet_policy::testing::plain_provider;
+use carnet_policy::{Action, Decision, Filter, Match, OnDead, Policy, Provider, Providers, Question, Verdict};
 
 use crate::choices::Choices;
 use crate::kinds::Kind;
@@ -108,18 +106,10 @@ pub fn blank(providers: usize, in_flight_limit: u32) -> Policy {
         action: Action::Redirect { context: Vec::new() },
     };
     let provider = |index: usize| Provider {
-        name: format!("p{index}"),
-        handle: 1 + index as u32,
         rank: RANKS[index],
-        service: Service::Aware,
-        on_dead: OnDead::Closed,
-        direct: false,
-        owners: vec![Owner::Uid(60_000 + index as u32)],
-        listeners: vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 15_000 + index as u16)],
         in_flight_limit,
-        reach: Reach::Routes,
-        sockname: SockName::Own,
         filters: DESTINATIONS.map(|destination| filter(destination.port())).into(),
+        ..plain_provider(index as u16)
     };
     let providers = (0..providers).map(provider).collect();
     let policy = Policy { providers, ..Policy::default() };

@@ -85,7 +85,7 @@ fn plain_lines() {
         (not_inspected(), "22:13:21.234  curl[42]  192.0.2.7:443  -  -  udp  not inspected\n"),
         (
             quic(),
-            "22:13:21.234  curl[42]  192.0.2.7:443  -  -  refused by carnet (QUIC is to be replaced by TCP: --block-quic)  -\n",
+            "22:13:21.234  curl[42]  192.0.2.7:443  -  -  refused by carnet (QUIC is to be replaced by TCP: block-quic)  -\n",
         ),
         (
             left_alone,
@@ -200,7 +200,7 @@ fn sockets_that_cannot_be_inspected() {
     for (socket, text, json) in [
         (
             raw_socket(None),
-            "carnet: nmap[42] made a socket that cannot be inspected (IPv4 raw socket, protocol 1, ICMP); --strict refuses these\n",
+            "carnet: nmap[42] made a socket that cannot be inspected (IPv4 raw socket, protocol 1, ICMP); `strict` refuses these\n",
             r#""decision":"not-inspected","error":null}"#,
         ),
         (

@@ -54,7 +54,7 @@ pub(super) fn socket(socket: &UnseenSocket, colour: bool) -> String {
     let what = format!("{} {}, {}", family(of).1, kind(of).1, protocol(of));
     let text = match refused {
         Some(_) => format!("{program}[{pid}] was refused a socket that cannot be inspected ({what})"),
-        None => format!("{program}[{pid}] made a socket that cannot be inspected ({what}); --strict refuses these"),
+        None => format!("{program}[{pid}] made a socket that cannot be inspected ({what}); `strict` refuses these"),
     };
     warning(&text, colour)
 }

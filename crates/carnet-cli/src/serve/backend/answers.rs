@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use carnet_abi::COUNT_EVENTS_LOST;
 use carnet_control::{
-    Applied, At, Caller, FlowLine, Id, Listener, OnDead, Owner, Problem, ProblemKind, Provider, Records,
-    RegisteredProvider, Role, Status,
+    Action, Applied, At, Caller, FlowLine, Id, Listener, OnDead, Owner, Problem, ProblemKind, Provider, Records,
+    RegisteredProvider, Role, SessionRequest, Status,
 };
 use carnet_policy as policy;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::serve::core::Core;
 use crate::serve::events::Flows;
 use crate::serve::policy::{Candidate, mistake};
-use crate::serve::sessions::{Registration, dialable};
+use crate::serve::sessions::Registration;
 
 /// How the daemon does.
 pub fn status(core: &Core, flows: &Arc<Flows>, since: Timestamp) -> Result<Status, Problem> {
@@ -142,7 +142,7 @@ pub fn check_speaker(core: &Core, caller: &Caller, provider: &str) -> Result<(),
 pub fn check_addresses(core: &Core, provider: &str, listeners: &[Listener]) -> Result<(), Problem> {
     let own = core.policy().providers.iter().find(|own| own.name == provider);
     let addresses = own.map_or(&[][..], |own| &own.listeners);
-    match listeners.iter().find(|listener| !dialable(listener).iter().any(|address| addresses.contains(address))) {
+    match listeners.iter().find(|listener| !listener.dialable().iter().any(|address| addresses.contains(address))) {
         None => Ok(()),
         Some(other) => {
             let what = format!("{other} is no address of {provider:?}, which listens on {addresses:?}");
@@ -160,4 +160,16 @@ pub fn is_of(line: &FlowLine, names: &HashSet<String>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a line is about one application's doing.
+pub fn has_origin(line: &FlowLine) -> bool {
+    matches!(line, FlowLine::Flow(_) | FlowLine::Socket(_))
+}
+
+/// The cgroups whose connections a session's providers are to have.
+pub fn cgroups_of(request: &SessionRequest) -> Vec<String> {
+    let filters = request.providers.iter().flat_map(|provider| &provider.filters);
+    let redirecting = filters.filter(|filter| filter.action == Action::Redirect);
+    redirecting.flat_map(|filter| filter.matches.cgroup.iter().cloned()).collect()
 }

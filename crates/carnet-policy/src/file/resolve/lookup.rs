@@ -6,13 +6,13 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 
 use crate::Executable;
-use crate::file::{Host, Watched};
 use crate::file::conditions::Id32;
 use crate::file::finding::{Finding, Id};
 use crate::file::host::{Answer, CgroupAt, ExecutableAt};
 use crate::file::nearest::nearest;
 use crate::file::resolve::Found;
 use crate::file::source::{Texts, shown};
+use crate::file::{Host, Watched};
 
 /// A program that is there, by its path, and where it is named first.
 pub type Program = Spanned<(String, ExecutableAt)>;

@@ -142,7 +142,8 @@ fn text_end(text: &str, start: usize, quote: u8, length: usize) -> Result<usize,
             b'\n' if length == 1 => return Err(at),
             _ if bytes[at..].starts_with(&[quote; 3][..length]) => {
                 // A text of several lines can have up to two quotes before the three at its end.
-                let more = bytes[at + length..].iter().take_while(|byte| length == 3 && **byte == quote).take(2).count();
+                let more =
+                    bytes[at + length..].iter().take_while(|byte| length == 3 && **byte == quote).take(2).count();
                 return Ok(at + length + more);
             }
             _ => at += 1,
@@ -250,7 +251,10 @@ mod tests {
             ("a = \"\"\"x", &[("\"\"\"", "a = \"\"\"x")]),
             ("[[filter]\na = 1\n[b]\n", &[("[[filter]", "[[filter]\na = 1\n")]),
             ("[[provider]\n[control\n[b]\n", &[("[[provider]", "[[provider]\n"), ("[control", "[control\n")]),
-            ("[[provider] # x\na = 1\n[[provider.filter]]\n[[b]]\n", &[("[[provider]", "[[provider] # x\na = 1\n[[provider.filter]]\n")]),
+            (
+                "[[provider] # x\na = 1\n[[provider.filter]]\n[[b]]\n",
+                &[("[[provider]", "[[provider] # x\na = 1\n[[provider.filter]]\n")],
+            ),
         ] {
             assert_eq!(all(text), expected, "{text}");
         }

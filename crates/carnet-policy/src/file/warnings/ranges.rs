@@ -84,7 +84,11 @@ impl Ranges {
             if first <= end && start <= last {
                 return true;
             }
-            if last < end { own.next() } else { others.next() };
+            if last < end {
+                own.next()
+            } else {
+                others.next()
+            };
         }
         false
     }

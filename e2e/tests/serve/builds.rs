@@ -1,0 +1,1 @@
+//! A daemon of another build takes over.

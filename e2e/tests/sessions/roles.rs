@@ -1,0 +1,179 @@
+//! Who may do what.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use carnet_control::{Client, ClientError, Problem, Session, SessionLine, SessionRequest};
+use carnet_e2e::raw::{self, NOBODY};
+use carnet_e2e::sockets::listen;
+use carnet_e2e::{Ground, daemon::Table};
+use serde_json::{Value, json};
+
+use crate::stage::{Arrival, Stage, problem};
+
+/// Asks as somebody without privileges.
+fn asked<T: Send, F>(stage: &Stage, ask: impl FnOnce(Client) -> F + Send) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    let socket = stage.daemon.socket();
+    raw::as_nobody(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { ask(Client::connect(socket).await?).await })
+    })
+}
+
+/// A registration's end, as that user sees it.
+async fn register(client: Client, request: Value) -> Result<Session, ClientError> {
+    let request: SessionRequest = serde_json::from_value(request).unwrap();
+    client.session(&request, &[]).await
+}
+
+/// How each kind of question is answered: 0 is well.
+fn answers(stage: &Stage) -> [u16; 6] {
+    fn status<T>(answer: &Result<T, ClientError>) -> u16 {
+        match answer {
+            Ok(_) => 0,
+            Err(ClientError::Refused(problem)) => problem.status,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let policy = stage.daemon.block_on(async {
+        let client = Client::connect(stage.daemon.socket()).await.unwrap();
+        client.policy().await.unwrap()
+    });
+    let provider = json!({"providers": [{"name": "theirs", "listen": "127.0.0.1:15999"}]});
+    let host = json!({"filters": [{"match": {"remote-port": 9}, "action": "block"}]});
+    let apply = carnet_control::PolicyRequest { text: policy, ..Default::default() };
+    [
+        status(&asked(stage, async |client| client.status().await)),
+        status(&asked(stage, async |client| client.flows(false).await.map(drop))),
+        status(&asked(stage, async |client| client.events().await.map(drop))),
+        status(&asked(stage, async |client| register(client, provider).await.map(drop))),
+        status(&asked(stage, async |client| client.apply(apply).await)),
+        status(&asked(stage, async |client| register(client, host).await.map(drop))),
+    ]
+}
+
+#[test]
+fn each_role_may_what_the_list_says_and_no_more() {
+    let stage = Stage::new();
+    assert_eq!(answers(&stage), [403; 6], "no role");
+    for (list, expected) in [
+        ("read", [0, 0, 0, 403, 403, 403]),
+        ("register", [0, 0, 0, 0, 403, 403]),
+        ("administer", [0; 6]),
+    ] {
+        for who in [format!("{NOBODY}"), format!("\"%{NOBODY}\"")] {
+            stage.daemon.apply(&format!("[control]\n{list} = [\"root\", {who}]\n"));
+            assert_eq!(answers(&stage), expected, "{list} {who}");
+        }
+    }
+    stage.daemon.apply("");
+    assert_eq!(answers(&stage), [403; 6], "the role was taken away");
+}
+
+/// What is refused to a registrar: an owner that is not the caller's.
+fn claimed(stage: &Stage, owner: Value) -> Problem {
+    let provider = json!({"name": "theirs", "listen": "127.0.0.1:15999", "owner": owner});
+    let request = json!({"providers": [provider]});
+    problem(asked(stage, async |client| register(client, request).await.map(drop)))
+}
+
+#[test]
+fn a_registrar_cannot_be_somebody_else() {
+    let stage = Stage::with(&format!("[control]\nregister = [{NOBODY}]\n"));
+    let before = stage.in_force();
+    let service = stage.ground.name_of(&stage.ground.service(0));
+    for owner in [
+        json!({"uid": 0}),
+        json!({"uid": "root"}),
+        json!({"uid": NOBODY - 1}),
+        json!({"cgroup": service}),
+        json!({"cgroup": "/"}),
+        json!([{"uid": NOBODY}, {"uid": 0}]),
+        json!({"cgroup": format!("{service}/../..")}),
+    ] {
+        let problem = claimed(&stage, owner.clone());
+        assert_eq!(problem.status, 403, "{owner}: {problem:?}");
+        assert!(problem.detail.contains("owner"), "{problem:?}");
+    }
+    assert_eq!(stage.in_force(), before);
+}
+
+#[test]
+fn a_registrar_is_its_own_provider() {
+    let stage = Stage::with(&format!("[control]\nregister = [{NOBODY}]\n"));
+    let listener = raw::as_nobody(|| listen("127.0.0.1:0"));
+    let request = json!({"providers": [stage.listening("theirs", &listener)]});
+    asked(&stage, async |client| {
+        let session = register(client, request).await?;
+        assert_eq!(stage.arrival(&listener), Arrival::Service);
+        drop(session);
+        Ok(())
+    })
+    .unwrap();
+    stage.wait_for(Arrival::Server, &listener);
+}
+
+#[test]
+fn who_loses_the_role_loses_the_session() {
+    let stage = Stage::with(&format!("[control]\nregister = [{NOBODY}]\n"));
+    let listener = raw::as_nobody(|| listen("127.0.0.1:0"));
+    let socket = stage.daemon.socket();
+    let request: SessionRequest =
+        serde_json::from_value(json!({"providers": [stage.listening("theirs", &listener)]})).unwrap();
+    let (begun, beginning) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let product = scope.spawn(move || {
+            raw::as_nobody(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let client = Client::connect(socket).await.unwrap();
+                    let mut session = client.session(&request, &[]).await.unwrap();
+                    begun.send(()).unwrap();
+                    loop {
+                        match session.next().await.unwrap() {
+                            Some(SessionLine::Closing { reason }) => return reason,
+                            Some(_) => {}
+                            None => panic!("no reason was told"),
+                        }
+                    }
+                })
+            })
+        });
+        beginning.recv_timeout(carnet_e2e::sockets::PATIENCE).unwrap();
+        assert_eq!(stage.arrival(&listener), Arrival::Service);
+        stage.daemon.apply("");
+        stage.wait_for(Arrival::Server, &listener);
+        let reason = product.join().unwrap();
+        assert!(!reason.is_empty(), "it was told why");
+    });
+    assert_eq!(stage.daemon.status().sessions, 0);
+}
+
+#[test]
+fn nobody_else_holds_or_releases_a_providers_listeners() {
+    let ground = Ground::new();
+    let own = ground.within(&ground.service(0), || listen("127.0.0.1:0"));
+    let at = own.local_addr().unwrap();
+    let file = Table::new("dlp", 10, &ground, &ground.service(0), &[at]).redirecting("web", "remote-port = 9");
+    let stage = Stage::on(ground, &format!("[control]\nregister = [{NOBODY}]\n{file}"));
+    let other = listen("127.0.0.1:0");
+    let fd = other.as_fd();
+    let held = problem(asked(&stage, async |client| client.hold("dlp", &[fd], MINUTE).await));
+    assert_eq!(held.status, 403, "{held:?}");
+    let fd = own.as_fd();
+    stage.daemon.asked(async |client| client.hold("dlp", &[fd], MINUTE).await).unwrap();
+    let released = problem(asked(&stage, async |client| client.release("dlp").await));
+    assert_eq!(released.status, 403, "{released:?}");
+    // Root may, but not with what is no listener of the provider's.
+    let fd = other.as_fd();
+    let strange = problem(stage.daemon.asked(async |client| client.hold("dlp", &[fd], MINUTE).await));
+    assert_eq!(strange.status, 409, "{strange:?}");
+    let nothing = problem(stage.daemon.asked(async |client| client.release("nobody").await));
+    assert_eq!(nothing.status, 404, "{nothing:?}");
+    assert_eq!(stage.daemon.asked(async |client| client.release("dlp").await).unwrap()[0].address(), at);
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
