@@ -104,6 +104,31 @@ fn handles(flow: &Flow) -> Vec<u32> {
     flow.chain().iter().map(|hop| hop.handle).collect()
 }
 
+/// Both are the first service's, as far as it is known; of one of them it is not known for whom.
+#[test]
+fn an_ambiguous_flow_and_one_of_the_service_itself_are_not_of_one_identity() {
+    let mut sandbox = Sandbox::new();
+    let [first, second] = [(); 2].map(|()| sandbox.service(Service::Unaware));
+    let aware = sandbox.service(Service::Aware);
+    let to = ([127, 0, 0, 1], 9).into();
+    let dial = |service: &carnet_e2e::Service, next: &carnet_e2e::Service| {
+        let onward = sandbox.in_service(service.index, || connect(to)).expect("connect");
+        let accepted = accept(&next.listeners[0]);
+        (flow_of(&accepted), [onward, accepted])
+    };
+    let clients = [sandbox.in_app(|| raw::as_nobody(|| connect(to))), sandbox.in_app(|| connect(to))];
+    let held = clients.map(|client| (client.expect("connect"), accept(&first.listeners[0])));
+    let (flow, _ambiguous) = dial(&first, &second);
+    assert!(flow.origin().ambiguous);
+    drop(held);
+    until("the first service's flow to be over", || (sandbox.engine.open_flights().unwrap() == 1).then_some(()));
+    let (flow, _own) = dial(&first, &second);
+    assert!(!flow.origin().ambiguous && !flow.origin().inferred, "it is the service's own");
+    let (flow, _) = dial(&second, &aware);
+    assert!(flow.origin().ambiguous && !flow.origin().inferred, "it may be either");
+    assert_eq!(flow.origin().cgroup_id, sandbox.service_cgroup(second.index).id());
+}
+
 #[test]
 fn two_users_to_one_destination() {
     let scene = Scene::new();

@@ -45,6 +45,7 @@ struct carnet_addr {
 /* carnet_origin.flags */
 #define CARNET_ORIGIN_INFERRED  0x1 /* the service set no record; this is that of the flows it holds to there */
 #define CARNET_ORIGIN_AMBIGUOUS 0x2 /* ... they do not share one identity, so the one below is the service's */
+#define CARNET_ORIGIN_STRAYED   0x4 /* a service before this one has gone elsewhere with the record */
 
 /* The first application's connect(), the same at every hop. 128 bytes. */
 struct carnet_origin {

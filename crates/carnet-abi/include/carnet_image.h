@@ -8,6 +8,14 @@
 
 #include "carnet_abi.h"
 
+/*
+ * Of what is written here and in the engine's maps. It goes up where the same bytes come to mean something else; that
+ * they are other bytes is seen without it. A pinned engine of another version is not adopted.
+ */
+enum carnet_image_version {
+	CARNET_IMAGE_VERSION = 1,
+};
+
 #define CARNET_MAX_PROVIDERS 255
 #define CARNET_MAX_RULES     4096
 #define CARNET_MAX_LISTENERS 4
@@ -265,13 +273,14 @@ enum carnet_reason {
 	CARNET_REASON_UDP = 21,          /* UDP is not redirected: left alone */
 	CARNET_REASON_QUIC = 22,         /* UDP to port 443, and the policy wants TCP: ECONNREFUSED */
 	CARNET_REASON_SOCKET = 23,       /* a kind of socket that no hook sees: left alone, or EACCES */
+	CARNET_REASON_ELSEWHERE = 24,    /* the application's loopback, dialled in another network: ENETUNREACH */
 };
 
-/* What is known of who connects: carnet_question.knowledge. */
+/* What is known of who connects: the bits of carnet_question.knowledge. Identity[0] is the origin's. */
 enum carnet_knowledge {
-	CARNET_KNOWN = 0,     /* identity[0] is the origin's */
-	CARNET_STRAYED = 1,   /* ... and a service in its name dials elsewhere: identity[1] is the service's */
-	CARNET_AMBIGUOUS = 2, /* it is one of several: identity[0] is the service's */
+	CARNET_KNOWN = 0,     /* neither of these */
+	CARNET_STRAYED = 1,   /* a service in the origin's name dials elsewhere: identity[1] is that service's */
+	CARNET_AMBIGUOUS = 2, /* the origin is not all: it is a service with several flows, or one has strayed before */
 };
 
 /* One question to the decision and its answer. 64 bytes. */

@@ -326,7 +326,7 @@ crate::twins! {
         listener: u32,
         /// 0 or 1.
         has_record: u16,
-        /// [`KNOWN`], [`STRAYED`] or [`AMBIGUOUS`].
+        /// [`KNOWN`], or bits: [`STRAYED`], [`AMBIGUOUS`].
         knowledge: u16,
         /// Rules before this one have been asked already.
         from: u32,
@@ -476,6 +476,8 @@ numbers! { u32:
     REASON_QUIC = 22,
     /// A kind of socket that no hook sees.
     REASON_SOCKET = 23,
+    /// The application's own loopback address, dialled in another network namespace than the application's.
+    REASON_ELSEWHERE = 24,
 
     /// Both sides sent FIN.
     HOW_CLOSED = 1,
@@ -486,12 +488,15 @@ numbers! { u32:
     /// Never established.
     HOW_FAILED = 4,
 
-    /// Connects as the origin.
+    /// It is the origin that connects.
     KNOWN = 0,
-    /// A service in the origin's name dials elsewhere.
+    /// A bit: a service in the origin's name dials elsewhere.
     STRAYED = 1,
-    /// The origin is one of several.
+    /// A bit: the origin is a service with several flows, or a service before has strayed.
     AMBIGUOUS = 2,
+
+    /// Of what the engine's maps hold; see the header.
+    IMAGE_VERSION = 1,
 }
 
 numbers! { u16:

@@ -28,6 +28,8 @@ pub const CONTEXT_MAX: usize = 2048;
 pub const ORIGIN_INFERRED: u16 = 1;
 /// [`Origin::flags`]: those flows do not share one identity, so the identity is the service's.
 pub const ORIGIN_AMBIGUOUS: u16 = 2;
+/// [`Origin::flags`]: a service before this one has gone elsewhere with the record than the application asked to go.
+pub const ORIGIN_STRAYED: u16 = 4;
 
 crate::twins! {
     /// The first application's `connect()`, the same at every hop. Times are `CLOCK_BOOTTIME` nanoseconds.

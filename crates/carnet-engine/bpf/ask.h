@@ -76,7 +76,7 @@ __noinline int carnet_ask_one(__u32 index)
 	if (!ask.policy || !ask.who)
 		return 0;
 	carnet_identify(&ask.who->of[0], &asked->origin[0], (struct carnet_line *)asked->line[0], ask.question.slot);
-	if (ask.question.knowledge == CARNET_STRAYED)
+	if (ask.question.knowledge & CARNET_STRAYED)
 		carnet_identify(&ask.who->of[1], &asked->origin[1], (struct carnet_line *)asked->line[1],
 				ask.question.slot);
 	bpf_loop(CARNET_MAX_PROVIDERS + 1, ask_once, &ask, 0);

@@ -62,6 +62,19 @@ static __noinline bool attempt_bind(struct attempt *attempt)
 	return !bpf_setsockopt(attempt->ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &wanted, sizeof(wanted));
 }
 
+/*
+ * Is this the last hop of a flow to its application's own loopback, dialled in another network namespace? There the
+ * address is another machine's: a service on the host would lead a container to what listens on the host's loopback.
+ */
+static __noinline bool attempt_is_elsewhere(struct attempt *attempt)
+{
+	const struct carnet_origin *origin = &attempt->sock->flow.record.origin;
+	const struct carnet_addr *remote = &attempt->question.remote;
+
+	return attempt->sock->base && ip_is_loopback(remote->ip) && addr_equal(remote, &origin->remote) &&
+	       origin->netns_cookie != bpf_get_netns_cookie(attempt->ctx);
+}
+
 /* The errno with which the destination has just refused a flow, or 0. */
 static __always_inline __u32 refused_lately(const struct carnet_addr *remote, __u64 netns, __u64 now)
 {

@@ -58,6 +58,8 @@ struct carnet_layouts {
 	enum carnet_event_kind kind;
 	enum carnet_how        how;
 	enum carnet_counter    counter;
+	enum carnet_knowledge  knowledge;
+	enum carnet_image_version version;
 };
 
 const struct carnet_layouts *carnet_layouts;

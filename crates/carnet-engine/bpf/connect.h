@@ -119,7 +119,7 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 
 	sock->cookie = bpf_get_socket_cookie(attempt->ctx);
 	if (sock->flags & SOCK_RECORD) {
-		record_rewind(record, sock->base, sock->base_floor);
+		record_rewind(record, sock->base, sock->base_floor, sock->base_flags);
 		return true;
 	}
 	if (question->dialer < CARNET_MAX_PROVIDERS) {
@@ -133,6 +133,7 @@ static __noinline bool attempt_record(struct attempt *attempt, const struct carn
 		sock->flags |= SOCK_RECORD | SOCK_INFERRED;
 		sock->base = record->depth;
 		sock->base_floor = record_floor(record);
+		sock->base_flags = record->origin.flags;
 		return true;
 	}
 	if (found == FLIGHT_NONE && (!governed || is_internal(attempt)))
@@ -216,6 +217,9 @@ static __always_inline int attempt_finish(struct attempt *attempt, const struct 
 	}
 	sock->flow.handle = provider_at(attempt->policy, i)->handle;
 	record_add_hop(&sock->flow.record, provider_at(attempt->policy, i), filter, now);
+	/* The record does not say who this service is. */
+	if (question->knowledge & CARNET_STRAYED)
+		sock->flow.record.origin.flags |= CARNET_ORIGIN_STRAYED;
 	return 0;
 }
 
@@ -227,10 +231,10 @@ static __noinline void attempt_identify(struct attempt *attempt)
 	const struct carnet_origin *origin = &sock->flow.record.origin;
 
 	carnet_identify(&sock->who.of[0], origin, (struct carnet_line *)sock->flow.record.line, question->slot);
-	if (origin->flags & CARNET_ORIGIN_AMBIGUOUS) {
+	if (origin->flags & ORIGIN_UNCERTAIN)
 		question->knowledge = CARNET_AMBIGUOUS;
-	} else if (question->has_record && !addr_equal(&origin->remote, &question->remote)) {
-		question->knowledge = CARNET_STRAYED;
+	if (question->has_record && !addr_equal(&origin->remote, &question->remote)) {
+		question->knowledge |= CARNET_STRAYED;
 		carnet_identify_caller(&sock->who.of[1], bpf_get_netns_cookie(attempt->ctx), question->slot);
 	}
 }
@@ -327,6 +331,8 @@ static __always_inline int carnet_connect(struct attempt *attempt)
 	}
 	if (special && question->reason == CARNET_REASON_DEFAULT)
 		question->reason = CARNET_REASON_SPECIAL;
+	if (question->verdict == CARNET_VERDICT_PASS && attempt_is_elsewhere(attempt))
+		answer(question, CARNET_VERDICT_REFUSE, CARNET_REASON_ELSEWHERE);
 	if (question->verdict != CARNET_VERDICT_REFUSE)
 		attempt_foresee(attempt, config, now);
 	err = attempt_finish(attempt, config, now);

@@ -76,10 +76,10 @@ __noinline __u64 carnet_uncertain_word(const struct carnet_identities *who, __u3
 	if (!policy || !classes || !who)
 		return 0;
 	word = identity_word(classes, &who->of[0], w);
-	if (knowledge == CARNET_STRAYED)
+	if (knowledge & CARNET_STRAYED)
 		word |= identity_word(classes, &who->of[1], w);
 	word &= ~class_word(classes, policy->lets_through, w);
-	if (knowledge == CARNET_AMBIGUOUS)
+	if (knowledge & CARNET_AMBIGUOUS)
 		word |= class_word(classes, policy->stops, w);
 	return word;
 }
@@ -310,6 +310,7 @@ static __always_inline int carnet_errno(__u32 reason)
 	case CARNET_REASON_SHARE:
 		return ENOBUFS;
 	case CARNET_REASON_DEVICE:
+	case CARNET_REASON_ELSEWHERE:
 		return ENETUNREACH;
 	default:
 		return ECONNREFUSED;

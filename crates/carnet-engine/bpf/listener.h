@@ -160,6 +160,22 @@ __noinline int carnet_local_listener(struct bpf_sock_addr *ctx, const struct car
 	return owned == NOBODY_LISTENS ? 0 : owned;
 }
 
+/*
+ * Does somebody listen there who is not the owner of the provider to whom the address belongs? In another network
+ * namespace it may be anybody's, who is dialled for what it is. But who dials an explicit proxy wants no other.
+ */
+__noinline int carnet_is_strangers(struct bpf_sock_addr *ctx, const struct carnet_addr *at, __u32 provider, __u32 slot)
+{
+	const struct carnet_policy *policy = carnet_policy_at(slot);
+	int owned;
+
+	if (!at || !policy || provider >= CARNET_MAX_PROVIDERS ||
+	    provider_at(policy, provider)->flags & CARNET_PROVIDER_DIRECT)
+		return false;
+	owned = carnet_listener_at(ctx, at, provider, slot);
+	return owned != NOBODY_LISTENS && !(owned & OWNED_WANTED);
+}
+
 /* Index of the provider whose listener the application dialled itself, by whatever local address, or CARNET_NONE. */
 __noinline int carnet_dialled_listener(struct bpf_sock_addr *ctx, const struct carnet_addr *remote, __u32 slot)
 {
@@ -172,7 +188,7 @@ __noinline int carnet_dialled_listener(struct bpf_sock_addr *ctx, const struct c
 	if (ip_is_unspecified(key.at.ip))
 		unspecified_means(ctx, key.at.ip);
 	exact = bpf_map_lookup_elem(&carnet_listeners, &key);
-	if (exact)
+	if (exact && !carnet_is_strangers(ctx, &key.at, *exact, slot))
 		return *exact;
 	return owning_provider(carnet_local_listener(ctx, remote, OWNED_ON(remote->port), slot));
 }

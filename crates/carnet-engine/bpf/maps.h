@@ -166,8 +166,8 @@ struct {
 } carnet_routing SEC(".maps");
 
 /*
- * Listeners that are a provider's whoever made them: its handle, by the listener's descriptor. An accepted socket has its
- * listener's. It goes with the socket. That of an MPTCP connection: see sock_mark().
+ * Listeners that are a provider's whoever made them: its handle, by the listener's descriptor. An accepted socket has
+ * its listener's. It goes with the socket. That of an MPTCP connection: see sock_mark().
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -242,8 +242,9 @@ struct carnet_sock {
 	__u64                  decided_at;
 	__u64                  cookie;     /* of the TCP socket; of an MPTCP connection, its first subflow's */
 	__u32                  flags;      /* SOCK_* */
-	__u32                  base;       /* depth and floor of the record before this connection's own redirect */
-	__s32                  base_floor;
+	__u16                  base;       /* depth of the record before this connection's own redirect, */
+	__u16                  base_flags; /* ... the flags of its origin, */
+	__s32                  base_floor; /* ... and its floor */
 	__u32                  verdict;
 	__u32                  dialer;     /* handle of the provider that made it */
 	__u32                  flight;     /* index of its flight + 1, or 0 */
@@ -278,7 +279,7 @@ static __always_inline struct carnet_sock *sock_known(struct bpf_sock *sk, __u64
 	return bpf_sk_storage_get(&carnet_socks, sk, NULL, flags);
 }
 
-/* Marks of the sockets on which MPTCP listeners take plain TCP connections, which are not accepted from the listener. */
+/* Copies of the marks of MPTCP listeners, for the plain TCP connections that they accept: see sock_mark(). */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);

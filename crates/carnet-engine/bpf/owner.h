@@ -118,7 +118,7 @@ static __always_inline __u32 owned_sock(void *sk, __u32 wanted, __u32 slot)
 
 /*
  * Whose mark the socket has: a handle, or 0. User space marks an MPTCP listener as what processes hold, and connections
- * come to its subflow: one by plain TCP is a copy of that. So a listener's mark is put there too, each time it is asked.
+ * come to its subflow: one by plain TCP is a copy of that. So a listener's mark is put there too, whenever it is asked.
  */
 static __always_inline __u32 sock_mark(struct bpf_sock *sk)
 {

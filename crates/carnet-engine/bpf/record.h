@@ -10,6 +10,8 @@
 #include "maps.h"
 #include "siphash.h"
 
+#define ORIGIN_UNCERTAIN (CARNET_ORIGIN_AMBIGUOUS | CARNET_ORIGIN_STRAYED)
+
 #define RECORD_TAG_WORDS (__builtin_offsetof(struct carnet_records, tag) / 8)
 
 __u64 carnet_flows_made; /* low half of the next flow id */
@@ -55,12 +57,14 @@ static __always_inline void record_begin(struct carnet_records *record, const st
 	}
 }
 
+/* Also as far as it is certain. */
 static __always_inline bool record_same_identity(const struct carnet_records *a, const struct carnet_records *b)
 {
 	const struct carnet_origin *x = &a->origin, *y = &b->origin;
 
 	return x->uid == y->uid && x->gid == y->gid && x->exe_ino == y->exe_ino && x->exe_dev == y->exe_dev &&
-	       x->cgroup_id == y->cgroup_id && x->netns_cookie == y->netns_cookie;
+	       x->cgroup_id == y->cgroup_id && x->netns_cookie == y->netns_cookie &&
+	       !((x->flags ^ y->flags) & ORIGIN_UNCERTAIN);
 }
 
 static __always_inline __s32 record_floor(const struct carnet_records *record)
@@ -87,13 +91,15 @@ static __always_inline void record_add_hop(struct carnet_records *record, const 
 }
 
 /* Takes the record back to what it was before this connection's own redirect: a socket may connect more than once. */
-static __always_inline void record_rewind(struct carnet_records *record, __u32 base, __s32 base_floor)
+static __always_inline void record_rewind(struct carnet_records *record, __u32 base, __s32 base_floor,
+					  __u32 base_flags)
 {
 	for (__u32 i = 0; i < CARNET_MAX_HOPS; i++)
 		if (i >= base)
 			__builtin_memset(&record->chain[i], 0, sizeof(record->chain[i]));
 	record->depth = base;
 	record->floor = base_floor < 0 ? 0 : base_floor;
+	record->origin.flags = base_flags;
 }
 
 /* Handle of the newest hop, or 0. Constant offsets only, because the record may lie in an option's value. */

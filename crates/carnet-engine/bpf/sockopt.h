@@ -324,6 +324,7 @@ static __always_inline int set_records(struct bpf_sockopt *ctx, const struct car
 	sock->flow.record = *blob;
 	sock->base = blob->depth;
 	sock->base_floor = record_floor(blob);
+	sock->base_flags = blob->origin.flags;
 	sock->flags = (sock->flags & ~SOCK_INFERRED) | SOCK_RECORD;
 	*taken = sock;
 	return 0;

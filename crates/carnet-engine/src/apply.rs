@@ -81,9 +81,14 @@ impl Engine {
     /// Puts a policy in force, as a whole: it is written to the slot that is not in use, then that slot is named. A
     /// connect() sees the old policy or the new one, never parts of both, however many policies follow each other. On an
     /// error the policy before stays in force, and another one can be tried.
+    ///
+    /// Its generation must be another one than that of the policy in force, and not 0: count up from
+    /// [`Engine::generation`]. By the generation a flow finds the context that it was redirected with, and a UDP socket is
+    /// judged anew.
     pub fn apply(&mut self, image: &Image) -> Result<(), Error> {
         let slot = 1 - self.config.policy_slot;
         check_depth(&image.policy)?;
+        check_generation(&image.policy, self.generation()?)?;
         self.wait_for_deciders()?;
         self.clear_slot("carnet_owners", std::mem::offset_of!(OwnerKey, slot), slot.as_bytes())?;
         self.clear_slot("carnet_listeners", std::mem::offset_of!(ListenerKey, slot), slot.as_bytes())?;
@@ -171,6 +176,21 @@ fn check_depth(policy: &Policy) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn check_generation(policy: &Policy, in_force: u64) -> Result<(), Error> {
+    let generation = policy.generation;
+    // Contexts know a generation by so much of it.
+    if generation != 0 && generation % Image::GENERATIONS != in_force % Image::GENERATIONS {
+        return Ok(());
+    }
+    let what = match generation == 0 {
+        true => "the policy has the generation 0: the first one is 1".into(),
+        false => {
+            format!("the policy has the generation {generation}, that of the one in force ({in_force}): count it up")
+        }
+    };
+    Err(Error::new(ErrorKind::Policy, what))
 }
 
 fn providers(policy: &Policy) -> impl Iterator<Item = (u32, &carnet_abi::Provider)> {

@@ -327,6 +327,11 @@ pub(crate) fn load(open: OpenObject) -> Result<Object, Error> {
         let what = "cannot load the kernel program";
         match missing_capabilities() {
             Some(missing) => Error::bpf(format!("{what}: the process lacks {missing}"), error).without_privilege(),
+            // What it has is over what is of that namespace, and the kernel's programs are of the first one.
+            None if is_in_a_user_namespace() => {
+                let lacks = "the process lacks CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF outside its user namespace";
+                Error::bpf(format!("{what}: {lacks}"), error).without_privilege()
+            }
             None => Error::missing(what, cause_in_log().unwrap_or_else(|| "the kernel gave no reason".into()), error),
         }
     })
@@ -344,6 +349,11 @@ pub fn missing_capabilities() -> Option<String> {
     let missing = NEEDED.iter().filter(|&&(_, bit)| !has(bit) && (bit < 38 || !has(CAP_SYS_ADMIN)));
     let names = missing.map(|&(name, _)| name).collect::<Vec<_>>();
     (!names.is_empty()).then(|| names.join(", "))
+}
+
+fn is_in_a_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && !map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// Whether an engine of this process's would know of those there are: see [`Engine::knows_other_engines`].

@@ -10,7 +10,9 @@ use std::{fs, io, process, thread};
 
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Engine, ErrorKind, Options, netns_cookie};
-use carnet_policy::{Action, Filter, HostAction, Match, OnDead, Owner, Policy, Provider, Reach, Service, SockName};
+use carnet_policy::{
+    Action, Filter, HostAction, Image, Match, OnDead, Owner, Policy, Provider, Reach, Service, SockName,
+};
 use libbpf_rs::MapCore;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
@@ -101,6 +103,26 @@ fn an_owner_too_deep_is_refused_and_the_policy_stays() {
     assert_eq!(*error.kind(), ErrorKind::Policy);
     assert_one_line(&error, &["12 levels"]);
     place.connect(server.local_addr().unwrap()).expect_err("the old policy is in force");
+}
+
+/// Its contexts would take the place of those that flows still have, under the same keys.
+#[test]
+fn two_policies_after_each_other_have_two_generations() {
+    let place = Place::new("generation");
+    let mut engine = Engine::load(&place.cgroup, &Options::default()).expect("the engine loads");
+    let mut apply = |generation| {
+        let applied = engine.apply(&with_contexts(1).compile(generation).unwrap());
+        (applied, engine.generation().unwrap())
+    };
+    assert!(matches!(apply(5), (Ok(()), 5)));
+    for (generation, says) in [(5, "5"), (0, "0"), (5 + Image::GENERATIONS, "count it up")] {
+        let (applied, in_force) = apply(generation);
+        let error = applied.expect_err("contexts know no difference");
+        assert_eq!((error.kind(), in_force), (&ErrorKind::Policy, 5));
+        assert_one_line(&error, &["generation", says]);
+    }
+    assert!(matches!(apply(6), (Ok(()), 6)));
+    assert!(matches!(apply(5), (Ok(()), 5)), "it was not in force any more");
 }
 
 #[test]

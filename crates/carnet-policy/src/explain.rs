@@ -212,8 +212,8 @@ fn stop(policy: &Policy, decision: &Decision) -> Stop {
 /// Of a service that goes on to the destination in the name of `who`. What it is itself the policy does not tell.
 fn carried_on(who: Who) -> Who {
     match who {
-        Who::Strayed { origin, .. } => Who::Strayed { origin, own: origin },
-        Who::Known(_) | Who::Ambiguous { .. } => who,
+        Who::Known(_) | Who::Ambiguous { own: None, .. } => who,
+        Who::Strayed { origin, .. } | Who::Ambiguous { origin, .. } => Who::Ambiguous { origin, own: Some(origin) },
     }
 }
 

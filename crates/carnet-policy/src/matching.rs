@@ -75,7 +75,9 @@ impl Match {
             _ if effect.lets_through() => return Some(Mismatch::Uncertain),
             Who::Strayed { origin, own } => self.fails_for(&origin).filter(|_| self.fails_for(&own).is_some()),
             Who::Ambiguous { .. } if effect.is_a_providers() => None,
-            Who::Ambiguous { own } => self.fails_for(&own),
+            Who::Ambiguous { origin, own } => {
+                self.fails_for(&origin).filter(|_| own.is_none_or(|own| self.fails_for(&own).is_some()))
+            }
         };
         part.map(Mismatch::Condition)
     }

@@ -17,14 +17,17 @@ pub enum Who {
     Strayed {
         /// The application.
         origin: Identity,
-        /// The service.
+        /// The service that dials now.
         own: Identity,
     },
-    /// A service in the name of one of several applications. Of the host's filters those hold that hold for the service;
-    /// of a provider's, all that redirect or block by identity, since they may be about any of the applications.
+    /// A service in the name of one of several applications, or after a service that has strayed: somebody has a part in it
+    /// of whom nothing is known. Of a provider's filters all hold that redirect or block by identity, since they may be about
+    /// anybody; of the host's those that hold for `origin` or `own`: they have judged the others before.
     Ambiguous {
-        /// The service.
-        own: Identity,
+        /// The service that has several flows, or the application whose flow has strayed.
+        origin: Identity,
+        /// The service that dials, where it strays now.
+        own: Option<Identity>,
     },
 }
 

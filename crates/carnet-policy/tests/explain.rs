@@ -62,7 +62,7 @@ fn a_filter_that_lets_through_by_identity_says_that_the_origin_is_uncertain() {
     let own = Identity { uid: 42, ..Identity::default() };
     let first = |who| explain(&policy, &Question { who, ..Question::to(addr("192.0.2.7:80")) }).filters[0].1;
     assert_eq!(first(Who::Known(own)), Fate::Decides);
-    assert_eq!(first(Who::Ambiguous { own }), Fate::Mismatch(Mismatch::Uncertain));
+    assert_eq!(first(Who::Ambiguous { origin: own, own: None }), Fate::Mismatch(Mismatch::Uncertain));
     assert_eq!(first(Who::Strayed { origin: own, own }), Fate::Mismatch(Mismatch::Uncertain));
 }
 

@@ -224,7 +224,8 @@ fn generated_questions_meet_every_outcome() {
                 let known = match question.who {
                     Who::Known(_) => "Known",
                     Who::Strayed { .. } => "Strayed",
-                    Who::Ambiguous { .. } => "Ambiguous",
+                    Who::Ambiguous { own: None, .. } => "Ambiguous",
+                    Who::Ambiguous { .. } => "Both",
                 };
                 *knowledge
                     .entry(format!("{known} {:?} {by} {:?}", question.protocol, decision.verdict))
@@ -255,6 +256,11 @@ fn generated_questions_meet_every_outcome() {
         "Ambiguous Tcp provider Refuse",
         "Ambiguous Udp host Refuse",
         "Ambiguous Udp provider Refuse",
+        "Both Tcp host Refuse",
+        "Both Tcp provider Redirect",
+        "Both Tcp provider Refuse",
+        "Both Udp host Refuse",
+        "Both Udp provider Refuse",
         "Known Tcp host Pass",
         "Known Tcp host Refuse",
         "Known Tcp provider Redirect",

@@ -71,7 +71,11 @@ fn a_cgroup_has_the_conditions_of_those_above_it() {
 #[test]
 fn nothing_is_let_through_by_an_identity_that_is_not_certain() {
     let origin = Identity { uid: 42, ..Identity::default() };
-    let uncertain = [Who::Strayed { origin, own: origin }, Who::Ambiguous { own: origin }];
+    let uncertain = [
+        Who::Strayed { origin, own: origin },
+        Who::Ambiguous { origin, own: None },
+        Who::Ambiguous { origin, own: Some(origin) },
+    ];
     let apt = || Match { uids: Condition::only([42..=42]), ..Match::default() };
 
     let mut permits = host(HostAction::Permit, apt());
@@ -113,7 +117,7 @@ fn a_service_that_strays_is_held_to_what_holds_for_the_origin_and_for_itself() {
 #[test]
 fn an_ambiguous_origin_may_be_anybody_for_a_provider_and_is_the_service_for_the_host() {
     let own = Identity { uid: 2, ..Identity::default() };
-    let question = Question { who: Who::Ambiguous { own }, ..web() };
+    let question = Question { who: Who::Ambiguous { origin: own, own: None }, ..web() };
     let of = |uid: u32| Match { uids: Condition::only([uid..=uid]), ..Match::default() };
     assert_eq!(verdict(&host(HostAction::Block, of(2)), question), Verdict::Refuse);
     assert_eq!(verdict(&host(HostAction::Block, of(1)), question), Verdict::Pass);
@@ -122,6 +126,18 @@ fn an_ambiguous_origin_may_be_anybody_for_a_provider_and_is_the_service_for_the_
     let elsewhere = Match { uids: Condition::only([1..=1]), ..Match::default() }.on_ports(443..=443);
     let policy = provider(vec![filter(1, elsewhere, redirect())]);
     assert_eq!(verdict(&policy, question), Verdict::Pass, "its other conditions count");
+}
+
+/// A service is held to what holds for itself also where it goes elsewhere with the record of one of several.
+#[test]
+fn an_ambiguous_origin_that_strays_is_held_to_what_holds_for_the_service_that_dials() {
+    let [origin, own] = [2, 3].map(|uid| Identity { uid, ..Identity::default() });
+    let question = Question { who: Who::Ambiguous { origin, own: Some(own) }, ..web() };
+    let of = |uid: u32| Match { uids: Condition::only([uid..=uid]), ..Match::default() };
+    for (uid, by_host) in [(2, Verdict::Refuse), (3, Verdict::Refuse), (4, Verdict::Pass)] {
+        assert_eq!(verdict(&host(HostAction::Block, of(uid)), question), by_host, "{uid}");
+        assert_eq!(verdict(&provider(vec![filter(1, of(uid), redirect())]), question), Verdict::Redirect, "{uid}");
+    }
 }
 
 #[test]

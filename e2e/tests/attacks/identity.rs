@@ -1,17 +1,19 @@
 //! To be taken for another program or another user.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::linux::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use carnet::Redirect;
-use carnet_abi::REASON_STRANGER;
+use carnet_abi::{EVENT_CONNECT, REASON_STRANGER};
 use carnet_e2e::Sandbox;
 use carnet_e2e::programs::{Scratch, Started, succeed};
 use carnet_e2e::raw::{self, NOBODY};
-use carnet_e2e::sockets::{accept, connect, listen, until};
-use carnet_policy::{Owner, Service as Kind};
-use libc::{ECONNREFUSED, EPERM};
+use carnet_e2e::sockets::{accept, assert_joined, connect, connect_on, is_idle, listen, stream, until};
+use carnet_policy::{Condition, HostAction, Line, Match, Owner, Service as Kind};
+use libc::{EACCES, ECONNREFUSED, EPERM};
+use socket2::Socket;
 
 use super::{Stage, as_user, assert_refused};
 
@@ -97,4 +99,80 @@ fn a_user_can_make_his_own_origin_ambiguous_behind_an_unaware_service() {
     let _onward = sandbox.in_service(unaware.index, || connect(to)).unwrap();
     let flow = Redirect::of(&accept(&after.listeners[0])).flow().unwrap();
     assert!(flow.origin().ambiguous && flow.origin().uid != NOBODY, "{:?}", flow.origin());
+}
+
+/// Whose flow it was is not known any more. Who dials now is.
+#[test]
+fn a_service_that_is_blocked_does_not_get_past_with_an_ambiguous_record() {
+    let mut sandbox = Sandbox::new();
+    let (unaware, aware) = (sandbox.service(Kind::Unaware), sandbox.service(Kind::Aware));
+    let (server, other) = (listen("127.0.0.1:0"), listen("127.0.0.1:0"));
+    let [to, elsewhere] = [&server, &other].map(|listener| listener.local_addr().unwrap());
+    let _clients = [as_user(&sandbox, || connect(to)), sandbox.in_app(|| connect(to))];
+    let _held = [(); 2].map(|()| accept(&unaware.listeners[0]));
+    let _onward = sandbox.in_service(unaware.index, || connect(to)).unwrap();
+    let accepted = accept(&aware.listeners[0]);
+    assert!(Redirect::of(&accepted).flow().unwrap().origin().ambiguous);
+    let dial = |with_record: bool| {
+        let socket = stream(elsewhere);
+        if with_record {
+            Redirect::of(&accepted).records().unwrap().apply_to(&socket).unwrap();
+        }
+        connect_on(socket, &elsewhere.into()).map(drop)
+    };
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+    let [of_aware, of_unaware] = [&aware, &unaware]
+        .map(|service| line_of(&mut sandbox, |sandbox| drop(sandbox.in_service(service.index, || connect(nowhere)))));
+    let of_app = line_of(&mut sandbox, |sandbox| drop(sandbox.in_app(|| connect(nowhere))));
+    let cases = [
+        (of_aware, false, Err(EACCES)),
+        (of_aware, true, Err(EACCES)),
+        (of_unaware, true, Err(EACCES)),
+        (of_app, true, Ok(())),
+    ];
+    for (line, with_record, answer) in cases {
+        sandbox.policy.filters.clear();
+        let by_cgroup = Match { cgroups: Condition::only([line]), ..Match::default() };
+        let ports = elsewhere.port()..=elsewhere.port();
+        sandbox.host_filter(by_cgroup.on_ports(ports), HostAction::Block);
+        assert_eq!(sandbox.in_service(aware.index, || dial(with_record)), answer, "{line:?} {with_record}");
+    }
+}
+
+/// The next service's connection is in the name of the application, whose record does not say who else has led it there.
+#[test]
+fn a_service_that_strays_does_not_get_past_filters_on_itself_through_another_service() {
+    let mut sandbox = Sandbox::new();
+    let services = [(); 3].map(|()| sandbox.service(Kind::Aware));
+    let (server, other) = (listen("127.0.0.1:0"), listen("127.0.0.1:0"));
+    let [to, elsewhere] = [&server, &other].map(|listener| listener.local_addr().unwrap());
+    let line = line_of(&mut sandbox, |sandbox| drop(sandbox.in_service(0, || connect(to))));
+    drop(accept(&services[1].listeners[0]));
+    sandbox.policy.providers[2].filters[0].matches = Match { cgroups: Condition::only([line]), ..Match::default() };
+    sandbox.apply();
+
+    let (_client, at_first) = sandbox.arrive(&services[0], to);
+    let dial = |socket: Socket, to: SocketAddr| sandbox.in_service(0, || connect_on(socket, &to.into())).unwrap();
+    let socket = sandbox.in_service(0, || stream(elsewhere));
+    sandbox.in_service(0, || Redirect::of(&at_first).records().unwrap().apply_to(&socket)).unwrap();
+    let strays = dial(socket, elsewhere);
+    let at_second = accept(&services[1].listeners[0]);
+    let _onward = sandbox.in_service(1, || carnet::dial(&at_second)).unwrap();
+    let flow = Redirect::of(&accept(&services[2].listeners[0])).flow().unwrap();
+    assert_eq!((flow.destination(), flow.origin().destination), (elsewhere, to));
+    assert!(is_idle(&other));
+
+    // It is the way of that connection, not the socket's or the flow's: back on its way it is the application's again.
+    raw::disconnect(&strays).unwrap();
+    let _back = dial(strays.into(), to);
+    let at_second = accept(&services[1].listeners[0]);
+    let mut onward = sandbox.in_service(1, || carnet::dial(&at_second)).unwrap();
+    assert_joined(&mut onward, &mut accept(&server));
+}
+
+/// The cgroups of who connects, as records say them.
+fn line_of(sandbox: &mut Sandbox, connects: impl FnOnce(&Sandbox)) -> Line {
+    sandbox.events();
+    connects(sandbox);
+    Line(sandbox.events_until(|event| event.kind == EVENT_CONNECT).last().unwrap().record.line)
 }

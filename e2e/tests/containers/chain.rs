@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 
-use carnet_abi::{REASON_DEAD, REASON_LATELY, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_REFUSE};
+use carnet_abi::{
+    EVENT_CONNECT, REASON_DEAD, REASON_ELSEWHERE, REASON_LATELY, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_REFUSE,
+};
 use carnet_e2e::Sandbox;
 use carnet_e2e::actor::{Call, Family};
 use carnet_e2e::netns::{Namespace, cookie, with_neighbour};
@@ -98,10 +100,10 @@ fn the_hosts_service_first_and_then_the_containers() {
     }
 }
 
-/// 127.0.0.1 is another machine in each namespace. What is dialled on the host is the host's, so a flow to the container's own
-/// loopback has to be dialled in the container, or not to be redirected.
+/// 127.0.0.1 is another machine in each namespace. On the host it would be the host's, which the container could never reach:
+/// a flow to the container's own loopback has to be dialled in the container, or not to be redirected.
 #[test]
-fn loopback_is_that_of_the_namespace_in_which_it_is_dialled() {
+fn the_containers_loopback_cannot_be_dialled_on_the_host() {
     let mut sandbox = sandbox();
     let service = sandbox.service(Kind::Aware);
     let container = application(&sandbox, "container", ROOTLESS);
@@ -112,9 +114,18 @@ fn loopback_is_that_of_the_namespace_in_which_it_is_dialled() {
 
     let _client = container.dial(to).expect("connect");
     let accepted = accept(&listeners[0]);
-    let mut onward = sandbox.in_service(0, || carnet::dial(&accepted)).expect("dial");
-    assert_joined(&mut onward, &mut accept(&on_the_host));
-    assert!(is_idle(&inside));
+    sandbox.events();
+    let refused = sandbox.in_service(0, || carnet::dial(&accepted)).expect_err("it is the host's there");
+    assert_eq!(refused.os_error(), Some(libc::ENETUNREACH));
+    let decision = sandbox.events_until(|event| event.kind == EVENT_CONNECT && event.base == 1).pop().unwrap();
+    assert_eq!(
+        (decision.verdict, decision.reason, decision.error),
+        (VERDICT_REFUSE, REASON_ELSEWHERE, libc::ENETUNREACH)
+    );
+    assert!(is_idle(&on_the_host) && is_idle(&inside));
+    // Its own connection to that address is its own business.
+    let mut own = sandbox.in_service(0, || connect(to)).expect("connect");
+    assert_joined(&mut own, &mut accept(&on_the_host));
     let in_the_container = || container.namespace.within(|| carnet::dial(&accepted));
     let mut onward = sandbox.in_service(0, in_the_container).expect("dial");
     assert_joined(&mut onward, &mut accept(&inside));

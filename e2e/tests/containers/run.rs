@@ -77,7 +77,7 @@ fn in_a_user_namespace_carnet_run_says_that_it_may_not() {
     let program = scratch.file("carnet");
     std::fs::copy(carnet(), &program).unwrap();
     for (namespaces, said) in
-        [(ROOTLESS, "Run it as root (sudo)"), (ROOT_IN_NAMESPACES, "cannot load the kernel program")]
+        [(ROOTLESS, "Run it as root (sudo)"), (ROOT_IN_NAMESPACES, "CAP_BPF outside its user namespace")]
     {
         let mut command = Command::new(namespaces[0]);
         command.args(&namespaces[1..]).arg(&program).args(["run", "--", "echo", "started"]);

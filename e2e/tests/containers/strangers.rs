@@ -6,7 +6,7 @@ use carnet::{ErrorKind, Redirect};
 use carnet_abi::{REASON_DEAD, REASON_NOT_DIRECT, REASON_STRANGER, VERDICT_PASS, VERDICT_REDIRECT, VERDICT_REFUSE};
 use carnet_e2e::Sandbox;
 use carnet_e2e::netns::{Namespace, with_neighbour};
-use carnet_e2e::sockets::{accept, connect, is_idle, listen};
+use carnet_e2e::sockets::{accept, assert_joined, connect, is_idle, listen};
 use carnet_engine::cgroup::Cgroup;
 use carnet_policy::{Owner, Service as Kind};
 
@@ -102,15 +102,29 @@ fn a_listener_of_the_host_is_not_the_containers_though_it_can_be_reached() {
     });
 }
 
-/// An address that the policy names is the service's in every namespace, though somebody else listens there.
+/// Whoever listens at an address of the service's is dialled for what it is, as at any other: where the service's filters
+/// want that address, it is the service that has a stranger in its place.
 #[test]
-fn a_container_does_not_reach_its_own_listener_at_an_address_of_the_service() {
+fn a_container_reaches_its_own_listener_at_an_address_of_the_service() {
     let mut sandbox = sandbox();
     let service = sandbox.service(Kind::Aware);
     let container = application(&sandbox, "container", ROOTLESS);
-    let own = container.listen(at(&service.listeners[0]));
-    assert_refused(&mut sandbox, &container, at(&own), REASON_NOT_DIRECT);
+    let to = at(&service.listeners[0]);
+    // Nobody listens there: it is the service's address.
+    assert_refused(&mut sandbox, &container, to, REASON_NOT_DIRECT);
+    let own = container.listen(to);
+    assert_refused(&mut sandbox, &container, to, REASON_STRANGER);
     assert!(is_idle(&own));
+    sandbox.policy.providers[0].filters.clear();
+    sandbox.apply();
+    let (client, decision) = decided(&mut sandbox, &container, to);
+    assert_eq!((decision.verdict, decision.handle), (VERDICT_PASS, 0));
+    assert_joined(&mut client.expect("connect"), &mut accept(&own));
+    // Who dials an explicit proxy wants no other.
+    sandbox.policy.providers[0].direct = true;
+    sandbox.apply();
+    assert_refused(&mut sandbox, &container, to, REASON_STRANGER);
+    assert!(is_idle(&own) && is_idle(&service.listeners[0]));
 }
 
 /// Carnet knows the addresses of its own namespace. By another address of the container's a wildcard listener there is a

@@ -238,7 +238,11 @@ fn same_origin(world: &World, origin: &model::Origin, actual: &Origin) -> Verdic
     }
     let family = if origin.family == Family::V4 { libc::AF_INET } else { libc::AF_INET6 };
     same("the origin's family", family, actual.family.into())?;
-    let flags = [(origin.inferred, abi::ORIGIN_INFERRED), (origin.ambiguous, abi::ORIGIN_AMBIGUOUS)];
+    let flags = [
+        (origin.inferred, abi::ORIGIN_INFERRED),
+        (origin.ambiguous, abi::ORIGIN_AMBIGUOUS),
+        (origin.strayed, abi::ORIGIN_STRAYED),
+    ];
     let flags = flags.iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag);
     same("the origin's flags", flags, actual.flags)
 }

@@ -131,6 +131,8 @@ pub struct Origin {
     pub family: Family,
     pub inferred: bool,
     pub ambiguous: bool,
+    /// A service has gone elsewhere with the record.
+    pub strayed: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -69,7 +69,7 @@ fn a_flow_between_two_services_goes_on_to_the_next_one_under_another_daemon() {
     let redirect = Redirect::of(&second);
     let hop = redirect.flow().unwrap();
     assert_eq!((hop.id(), hop.depth(), hop.destination()), (flow, 2, host.destinations[0]));
-    assert_eq!(hop.chain().iter().map(|hop| hop.handle()).collect::<Vec<_>>(), there);
+    assert_eq!(hop.chain().iter().map(|hop| hop.handle).collect::<Vec<_>>(), there);
     assert_eq!(redirect.context().unwrap().unwrap_or_default(), b"one");
     let mut onward = onward;
     assert_joined(&mut onward, &mut second);

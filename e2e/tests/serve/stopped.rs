@@ -29,7 +29,7 @@ fn a_stopped_service_is_passed_by_where_the_policy_says_so() {
 
     stage.signal(Signal::SIGCONT);
     events.wait_until("that it goes on", |event| event.state == Some(ProviderState::Alive));
-    assert_eq!(came(&mut stage.accept()), b"mw", "what waited is carried");
+    assert_eq!(came(&mut stage.accept()), *b"mw", "what waited is carried");
     waiting.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     assert!(waiting.read(&mut [0]).is_err(), "and is open");
     until("it to be asked again", || (came_of(&stage) == b"mw").then_some(()));
@@ -46,7 +46,7 @@ fn connections_wait_for_a_stopped_service_where_the_policy_says_so() {
     assert!(carnet_e2e::sockets::is_idle(&stage.origin), "nobody gets past it");
     stage.signal(Signal::SIGCONT);
     for _ in [&first, &second] {
-        assert_eq!(came(&mut stage.accept()), b"mw");
+        assert_eq!(came(&mut stage.accept()), *b"mw");
     }
     events.wait_until("that it goes on", |event| event.state == Some(ProviderState::Alive));
     stage.assert_carried();

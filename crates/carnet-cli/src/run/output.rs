@@ -228,6 +228,7 @@ fn reason(reason: u32) -> (&'static str, &'static str) {
         carnet_abi::REASON_OTHER_ENGINE => ("other-engine", "another engine has redirected it"),
         carnet_abi::REASON_UDP => ("udp", "UDP is not redirected"),
         carnet_abi::REASON_QUIC => ("quic", "QUIC is to be replaced by TCP: block-quic"),
+        carnet_abi::REASON_ELSEWHERE => ("elsewhere", "the application's loopback is in another network namespace"),
         carnet_abi::REASON_SOCKET => ("socket", "a kind of socket that cannot be inspected"),
         _ => (UNKNOWN, "a reason this version does not know"),
     }

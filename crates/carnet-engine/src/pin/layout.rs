@@ -23,10 +23,18 @@ pub fn layouts() -> Result<BTreeMap<String, u64>, Error> {
             let pointer = Ptr::try_from(btf.type_by_id::<BtfType<'_>>(part.ty)?).ok()?;
             describe(&btf, pointer.referenced_type_id(), &mut text);
         }
+        // Of a map of maps there are only sizes.
+        if let Some((_, element)) = TABLES.iter().find(|(table, _)| *table == name) {
+            describe(&btf, btf.type_by_name::<Composite<'_>>(element)?.type_id(), &mut text);
+        }
         Some((name.to_owned(), fnv(text.as_bytes())))
     });
     Ok(maps.collect())
 }
+
+/// Maps of maps, and the structs in the inner ones.
+const TABLES: [(&str, &str); 3] =
+    [("carnet_classes", "carnet_class"), ("carnet_nodes32", "carnet_node32"), ("carnet_nodes128", "carnet_node128")];
 
 fn describe(btf: &Btf<'_>, id: TypeId, out: &mut String) {
     // Writing to a string does not fail.
@@ -65,6 +73,8 @@ fn fnv(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -76,6 +86,15 @@ mod tests {
         assert_eq!(unknown, ["carnet_events"]);
         assert_ne!(layouts["carnet_socks"], layouts["carnet_claims"]);
         assert_eq!(layouts, super::layouts().expect("the object has BTF"), "it is the same each time");
+    }
+
+    #[test]
+    fn the_tables_layouts_differ() {
+        let layouts = layouts().expect("the object has BTF");
+        // Nobody reads what is in carnet_grace: it is the number of a table of which only the sizes are known.
+        let tables: BTreeSet<_> =
+            TABLES.iter().map(|(table, _)| layouts[*table]).chain([layouts["carnet_grace"]]).collect();
+        assert_eq!(tables.len(), TABLES.len() + 1, "{layouts:?}");
     }
 
     #[test]

@@ -3,26 +3,32 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use carnet_abi::ABI_VERSION;
+use carnet_abi::{ABI_VERSION, IMAGE_VERSION};
 use libbpf_rs::{MapCore, MapHandle, MapType, OpenMap};
 
 use super::layout::layouts;
 use crate::load::SIZED_BY_OPTIONS;
 use crate::{Error, ErrorKind};
 
-/// Written as words: `carnet-pins-1 version=0.1.0 abi=1 carnet_config=0123456789abcdef ...`.
+/// Written as words: `carnet-pins-1 version=0.1.0 abi=1 image=1 carnet_config=0123456789abcdef ...`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Stamp {
     /// Of the build.
     pub version: String,
     abi: u16,
+    image: u32,
     /// [`layouts`], by map.
     layouts: BTreeMap<String, u64>,
 }
 
 impl Stamp {
     pub fn of_this_build() -> Result<Self, Error> {
-        Ok(Self { version: env!("CARGO_PKG_VERSION").into(), abi: ABI_VERSION, layouts: layouts()? })
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            abi: ABI_VERSION,
+            image: IMAGE_VERSION,
+            layouts: layouts()?,
+        })
     }
 
     /// `None`: not a stamp of a form that this build knows.
@@ -31,14 +37,18 @@ impl Stamp {
         let mut words: BTreeMap<_, _> = rest.split_ascii_whitespace().filter_map(|word| word.split_once('=')).collect();
         let version = words.remove("version")?.to_owned();
         let abi = words.remove("abi")?.parse().ok()?;
+        let image = words.remove("image")?.parse().ok()?;
         let layout = |(map, layout): (&str, &str)| Some((map.to_owned(), u64::from_str_radix(layout, 16).ok()?));
-        Some(Self { version, abi, layouts: words.into_iter().map(layout).collect::<Option<_>>()? })
+        Some(Self { version, abi, image, layouts: words.into_iter().map(layout).collect::<Option<_>>()? })
     }
 
     /// Whether this build can go on with what a build with that stamp has pinned.
     pub fn check(&self, theirs: &Self) -> Result<(), Difference> {
         if self.abi != theirs.abi {
             return Err(Difference::Abi { there: theirs.abi, here: self.abi });
+        }
+        if self.image != theirs.image {
+            return Err(Difference::Image { there: theirs.image, here: self.image });
         }
         for (map, layout) in &self.layouts {
             match theirs.layouts.get(map) {
@@ -56,7 +66,7 @@ impl Stamp {
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{FORM}version={} abi={}", self.version, self.abi)?;
+        write!(f, "{FORM}version={} abi={} image={}", self.version, self.abi, self.image)?;
         self.layouts.iter().try_for_each(|(map, layout)| write!(f, " {map}={layout:016x}"))
     }
 }
@@ -88,6 +98,11 @@ pub enum Difference {
         there: u16,
         here: u16,
     },
+    /// The same bytes mean something else.
+    Image {
+        there: u32,
+        here: u32,
+    },
     New(String),
     Gone(String),
     Layout(String),
@@ -108,7 +123,7 @@ pub enum Difference {
 impl Difference {
     fn map(&self) -> Option<String> {
         match self {
-            Self::Unknown | Self::Abi { .. } => None,
+            Self::Unknown | Self::Abi { .. } | Self::Image { .. } => None,
             Self::New(map) | Self::Gone(map) | Self::Layout(map) => Some(map.clone()),
             Self::Kind { map, .. } | Self::Size { map, .. } => Some(map.clone()),
         }
@@ -126,6 +141,9 @@ impl fmt::Display for Difference {
         match self {
             Self::Unknown => f.write_str("its stamp is of a form that this build does not know"),
             Self::Abi { there, here } => write!(f, "its interface has the version {there}, this build's has {here}"),
+            Self::Image { there, here } => {
+                write!(f, "what is in its maps is of the version {there}, this build's of {here}")
+            }
             Self::New(map) => write!(f, "it has no map {map}, which this build needs"),
             Self::Gone(map) => write!(f, "it has the map {map}, of which this build knows nothing"),
             Self::Layout(map) => write!(f, "the fields of its map {map} are not those of this build"),
@@ -152,7 +170,7 @@ mod tests {
     use super::*;
 
     fn some() -> Stamp {
-        Stamp::parse("carnet-pins-1 version=0.1.0 abi=1 carnet_a=00000000000000ff carnet_b=0000000000000001")
+        Stamp::parse("carnet-pins-1 version=0.1.0 abi=1 image=1 carnet_a=00000000000000ff carnet_b=0000000000000001")
             .expect("good")
     }
 
@@ -163,9 +181,10 @@ mod tests {
         assert!(ours.to_string().len() < 4096, "a symbolic link has no room for more");
         for bad in [
             "",
-            "carnet-pins-2 version=0.1.0 abi=1",
-            "carnet-pins-1 version=0.1.0",
-            "carnet-pins-1 version=1 abi=1 a=x",
+            "carnet-pins-2 version=0.1.0 abi=1 image=1",
+            "carnet-pins-1 version=0.1.0 abi=1",
+            "carnet-pins-1 version=0.1.0 image=1",
+            "carnet-pins-1 version=1 abi=1 image=1 a=x",
         ] {
             assert_eq!(Stamp::parse(bad), None, "{bad}");
         }
@@ -177,6 +196,7 @@ mod tests {
         assert_eq!(ours.check(&some()), Ok(()));
         assert_eq!(ours.check(&Stamp { version: "9".into(), ..some() }), Ok(()), "a version alone is no difference");
         assert_eq!(ours.check(&Stamp { abi: 2, ..some() }), Err(Difference::Abi { there: 2, here: 1 }));
+        assert_eq!(ours.check(&Stamp { image: 2, ..some() }), Err(Difference::Image { there: 2, here: 1 }));
         let mut theirs = some();
         theirs.layouts.insert("carnet_b".into(), 2);
         assert_eq!(ours.check(&theirs), Err(Difference::Layout("carnet_b".into())));

@@ -251,10 +251,12 @@ fn maps_of_another_layout_are_refused_by_name_and_nothing_changes() {
     assert_eq!(*refused().kind(), ErrorKind::Incompatible(Some("carnet_socks".into())));
     restamp(&text.replace(of_socks, ""));
     assert_eq!(*refused().kind(), ErrorKind::Incompatible(Some("carnet_socks".into())));
-    restamp(&text.replace("abi=1", "abi=65000"));
-    let error = refused();
-    assert_eq!(*error.kind(), ErrorKind::Incompatible(None));
-    assert_one_line(&error, &["65000"]);
+    for version in ["abi=", "image="] {
+        restamp(&text.replace(&format!("{version}1"), &format!("{version}65000")));
+        let error = refused();
+        assert_eq!(*error.kind(), ErrorKind::Incompatible(None));
+        assert_one_line(&error, &["65000"]);
+    }
     restamp("from another world");
     assert_eq!(*refused().kind(), ErrorKind::Incompatible(None));
     restamp(&text);

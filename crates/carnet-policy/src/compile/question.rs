@@ -11,7 +11,8 @@ impl Image {
         let (knowledge, identities) = match question.who {
             Who::Known(origin) => (abi::KNOWN, [Some(origin), None]),
             Who::Strayed { origin, own } => (abi::STRAYED, [Some(origin), Some(own)]),
-            Who::Ambiguous { own } => (abi::AMBIGUOUS, [Some(own), None]),
+            Who::Ambiguous { origin, own: None } => (abi::AMBIGUOUS, [Some(origin), None]),
+            Who::Ambiguous { origin, own } => (abi::AMBIGUOUS | abi::STRAYED, [Some(origin), own]),
         };
         let mut asked = abi::Asked {
             question: abi::Question {

@@ -84,7 +84,9 @@ pub fn known(identity: Identity) -> impl Strategy<Value = Who> {
             6 => Just(Who::Known(identity)),
             1 => Just(Who::Strayed { origin: identity, own: other }),
             1 => Just(Who::Strayed { origin: other, own: identity }),
-            2 => Just(Who::Ambiguous { own: identity }),
+            2 => Just(Who::Ambiguous { origin: identity, own: None }),
+            1 => Just(Who::Ambiguous { origin: identity, own: Some(other) }),
+            1 => Just(Who::Ambiguous { origin: other, own: Some(identity) }),
         ]
     })
 }

@@ -119,17 +119,13 @@ fn matched(image: &Image, asked: &abi::Asked) -> Words {
 
     let own = who(&asked.origin[0], &asked.line[0]);
     let lets_through = class(policy.lets_through as u16);
-    let who = match question.knowledge.into() {
+    let knowledge = u32::from(question.knowledge);
+    let if_so = |bit: u32, words: Words| if knowledge & bit == 0 { [0; _] } else { words };
+    let strayed = if_so(abi::STRAYED, who(&asked.origin[1], &asked.line[1]));
+    let ambiguous = if_so(abi::AMBIGUOUS, *class(policy.stops as u16));
+    let who = match knowledge {
         abi::KNOWN => own,
-        abi::STRAYED => {
-            let other = who(&asked.origin[1], &asked.line[1]);
-            each(|at| (own[at] | other[at]) & !lets_through[at])
-        }
-        abi::AMBIGUOUS => {
-            let stops = class(policy.stops as u16);
-            each(|at| own[at] & !lets_through[at] | stops[at])
-        }
-        knowledge => panic!("nothing is known of knowledge {knowledge}"),
+        _ => each(|at| (own[at] | strayed[at]) & !lets_through[at] | ambiguous[at]),
     };
 
     let ip = u128::from_be_bytes(question.remote.ip);

@@ -65,7 +65,8 @@ impl Model {
             Some(flight) => {
                 flight.held += 1;
                 // One identity: here, one cgroup.
-                flight.ambiguous |= flight.record.origin.by != record.origin.by;
+                let who = |record: &Record| (record.origin.by, record.origin.ambiguous, record.origin.strayed);
+                flight.ambiguous |= who(&flight.record) != who(record);
                 flight.record = record.clone();
             }
             None => {

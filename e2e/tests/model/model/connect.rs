@@ -89,6 +89,7 @@ impl Model {
             let rank = self.policy.providers[at].rank;
             after.floor = if after.chain.is_empty() { rank } else { after.floor.max(rank) };
             after.chain.push((handle, filter));
+            after.origin.strayed |= carried && after.origin.remote != remote;
         }
         self.told.push(Told::Connect {
             sock: id,
@@ -161,7 +162,7 @@ impl Model {
         }
         self.flows += 1;
         let family = self.socks[id].family;
-        let origin = Origin { by, remote, family, inferred: false, ambiguous };
+        let origin = Origin { by, remote, family, inferred: false, ambiguous, strayed: false };
         Some((Record { flow: self.flows, origin, chain: Vec::new(), floor: 0 }, false))
     }
 
@@ -186,12 +187,15 @@ impl Model {
             providers.filter(|(_, provider)| provider.listeners.iter().any(wanted)).map(|(at, _)| at).collect()
         };
         let exact = on(&|at| *at == meant);
-        if !exact.is_empty() {
-            return self.highest(&exact);
+        let there = self.listener(meant).map(|other| self.owned_by(self.socks[other].maker));
+        let is_strangers = |&at: &usize| {
+            !self.policy.providers[at].direct && there.as_ref().is_some_and(|owners| !owners.contains(&at))
+        };
+        if let Some(at) = self.highest(&exact).filter(|at| !is_strangers(at)) {
+            return Some(at);
         }
         let on_port = on(&|at| at.port() == meant.port());
-        let there = self.owned_by(self.socks[self.listener(meant)?].maker);
-        self.highest(&there.into_iter().filter(|at| on_port.contains(at)).collect::<Vec<_>>())
+        self.highest(&there?.into_iter().filter(|at| on_port.contains(at)).collect::<Vec<_>>())
     }
 
     fn rule(

@@ -165,7 +165,7 @@ mod tests {
 
     fn ends() -> Vec<End> {
         let service = || Place::Service("a".into());
-        let reasons = (1..=23).flat_map(|reason| {
+        let reasons = (1..=carnet_abi::REASON_ELSEWHERE).flat_map(|reason| {
             [None, Some("a".to_owned())].map(|service| End::Refused { reason, service, error: 111 })
         });
         [
