@@ -89,11 +89,16 @@ impl Serving {
         self.tally.right.load(Ordering::Relaxed)
     }
 
-    /// Ends it. How many connections it has had, with none of which anything was wrong.
-    pub fn end(mut self) -> u64 {
-        self.stop();
+    /// Fails where anything has been wrong with one. To be called while the clients are there: a connection that goes with
+    /// its client loses its record before the service has it.
+    pub fn assert_right(&self) {
         let wrong = self.tally.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    /// Ends it. How many connections it has had with which nothing was wrong.
+    pub fn end(mut self) -> u64 {
+        self.stop();
         self.count()
     }
 
@@ -108,11 +113,7 @@ impl Tally {
         let answer = if judged.is_ok() { b"y" } else { b"n" };
         match judged {
             Ok(()) => _ = self.right.fetch_add(1, Ordering::Relaxed),
-            Err(wrong) => {
-                if self.wrong.lock().unwrap_or_else(PoisonError::into_inner).insert(wrong.clone()) {
-                    eprintln!("a service: {wrong}");
-                }
-            }
+            Err(wrong) => _ = self.wrong.lock().unwrap_or_else(PoisonError::into_inner).insert(wrong),
         }
         // The client may have been killed.
         let _ = accepted.write_all(answer);

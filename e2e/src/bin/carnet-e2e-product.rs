@@ -12,9 +12,11 @@
 //! On a line of its standard input it hands its listener to the daemon, prints `held` and ends.
 #![forbid(unsafe_code)]
 
+use std::future::pending;
 use std::io::{self, BufRead, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -51,16 +53,20 @@ async fn run(socket: &str, name: &str, command: &[&str]) -> Result<()> {
         thread::spawn(move || serve(&listener, &is_over))
     };
     let mut told = next_line();
-    match port {
-        None => {
-            say("ready")?;
-            told.await?;
+    let mut staying = pin!(async {
+        match port {
+            Some(port) => stay_registered(&client, name, &listener, port).await,
+            None => {
+                say("ready")?;
+                pending().await
+            }
         }
-        Some(port) => tokio::select! {
-            told = &mut told => told?,
-            error = stay_registered(&client, name, &listener, port) => return error,
-        },
+    });
+    tokio::select! {
+        told = &mut told => told?,
+        error = &mut staying => return error,
     }
+    // It is registered still.
     client.hold(name, &[listener.as_fd()], HOLD).await?;
     is_over.store(true, Ordering::Relaxed);
     serving.join().expect("it does not panic")?;
@@ -124,7 +130,9 @@ fn serve(listener: &TcpListener, is_over: &AtomicBool) -> Result<()> {
 
 fn answer(mut client: TcpStream) -> Result<()> {
     Redirect::of(&client).flow().context("no record")?;
-    Ok(client.write_all(b"y")?)
+    // It may be gone.
+    let _ = client.write_all(b"y");
+    Ok(())
 }
 
 fn say(word: &str) -> Result<()> {

@@ -9,6 +9,7 @@ mod addresses;
 mod blobs;
 mod catalogue;
 mod cgroups;
+mod control;
 mod flights;
 mod identity;
 mod listeners;

@@ -124,6 +124,7 @@ impl Load {
 
     /// Ends it. How many connections there were, and how many the service has had.
     pub fn end(self) -> (u64, u64) {
+        self.service.assert_right();
         (self.clients.end(), self.service.end())
     }
 }

@@ -52,6 +52,27 @@ fn while_the_daemon_is_dead_connections_are_inspected_and_the_next_one_has_the_s
 }
 
 #[test]
+fn a_run_that_ends_while_the_daemon_is_dead_does_not_keep_others_from_coming_back() {
+    let mut host = Host::new();
+    let destination = host.destination().to_string();
+    let command = ["--json", "--", "sh", "-c", SCRIPT, LOAD, &destination];
+    let [mut one, mut other] = [(); 2].map(|()| Run::start(&mut host.run(&command)));
+    assert_eq!((one.line(), other.line()), ("ready".into(), "ready".into()));
+    host.daemon.kill();
+    one.close_input();
+    let ended = one.end();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    host.daemon.restart();
+    until("the session to be back", || (host.daemon.status().sessions == 1).then_some(()));
+    connect(&mut other);
+    other.close_input();
+    let ended = other.end();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let log = FlowLog::parse(&ended.errors);
+    assert!(log.flows.len() == 1 && plain(&log.flows[0].chain()) == ["host", "inspect"], "{log:#?}");
+}
+
+#[test]
 fn where_everything_is_removed_the_command_ends_unless_it_may_go_on() {
     for (options, code) in [(&[][..], 3), (&["--open"][..], 0)] {
         let mut host = Host::new();

@@ -28,7 +28,8 @@ fn killed_under_load_it_loses_nothing_and_the_next_one_takes_over() {
         assert_eq!(daemon.provider("s0").handle, handle);
         clients.more(300);
     }
-    assert!(daemon.log().contains("adopted") || daemon.log().contains("took over"), "{}", daemon.log());
+    assert_eq!(daemon.log().matches("took over engine").count(), 3, "{}", daemon.log());
+    service.assert_right();
     let made = clients.end();
     assert!(service.end() >= made);
     assert_joined(&mut client, &mut accepted);
@@ -86,7 +87,7 @@ fn down_removes_everything_and_connections_live_on() {
     assert_eq!((down.code, &down.errors[..]), (0, ""), "{down:?}");
     assert!(down.output.ends_with("carnet is down\n"), "{}", down.output);
     host.assert_nothing_left(&daemon);
-    assert_eq!(std::fs::read_dir(daemon.state()).unwrap().count(), 0, "its state");
+    assert!(!daemon.state().join("state.json").exists(), "its state");
     assert_joined(&mut client, &mut accepted);
 
     // And it begins anew.
@@ -129,6 +130,7 @@ fn a_daemon_that_is_told_to_end_leaves_the_engine_at_work() {
     let status = daemon.status();
     assert!(status.adopted && status.instance == instance, "{status:?}");
     clients.more(300);
+    service.assert_right();
     let made = clients.end();
     assert!(service.end() >= made);
 }
@@ -139,7 +141,11 @@ fn a_second_daemon_at_the_same_place_says_so_and_the_first_goes_on() {
     let daemon = host.daemon(&host.redirecting(0, "zero"));
     let second = daemon.second();
     assert_ne!(second.code, 0);
-    assert!(second.errors.contains(&format!("process {}", daemon.pid())), "{}", second.errors);
+    assert!(
+        second.errors.contains(&format!("a daemon serves {} already", daemon.socket().display())),
+        "{}",
+        second.errors
+    );
     host.assert_goes_to(0, "zero");
     assert_eq!(daemon.status().pid, daemon.pid());
     assert_eq!(finish(&mut daemon.ask(&["status"])).code, 0);

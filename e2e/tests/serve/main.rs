@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 mod beside;
-mod builds;
 mod exchange;
 mod host;
 mod killed;

@@ -18,7 +18,7 @@ fn a_policy_that_is_applied_holds_at_once() {
     let other = host.redirecting(1, "one");
     std::fs::write(daemon.file("other.toml"), &other).unwrap();
     let told = daemon.told(&["apply", daemon.file("other.toml").to_str().unwrap()]);
-    assert!(told.contains("is in force: 1 providers, 1 filters"), "{told}");
+    assert!(told.contains("is in force: 1 provider, 1 filter"), "{told}");
     host.assert_goes_to(1, "one");
     assert!(daemon.status().policy.generation > before);
     assert_eq!(daemon.told(&["policy"]), other);

@@ -2,15 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use carnet_control::{EventKind, ProviderState};
 use carnet_e2e::daemon::Table;
-use carnet_e2e::programs::Started;
-use carnet_e2e::sockets::{accept, connect, listen, until};
-use carnet_e2e::{Daemon, Ground, enter};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use carnet_e2e::sockets::{accept, connect, listen};
+use carnet_e2e::{Daemon, Ground, Running, enter};
 
 const THROUGH: &str = env!("CARGO_BIN_EXE_carnet-e2e-through");
 
@@ -19,32 +15,32 @@ fn a_stopped_service_is_passed_by_where_the_policy_says_so() {
     let stage = Stage::new("open");
     let mut events = stage.daemon.events();
     stage.assert_carried();
-    stage.signal(Signal::SIGSTOP);
+    stage.service.stop();
     // It waits in the queue, from which nobody takes it.
-    let mut waiting = stage.client();
+    let _waiting = stage.client();
     let event = events.wait_until("that it is stopped", |event| event.state == Some(ProviderState::Stopped));
     assert_eq!((event.event, event.provider.as_deref()), (EventKind::Provider, Some("s")));
     assert_eq!(stage.daemon.provider("s").state, ProviderState::Stopped);
-    until("it to be passed by", || (!stage.is_waiting()).then_some(()));
+    events.wait_for(EventKind::Policy, "is in force");
+    assert!(!stage.is_waiting(), "it is passed by");
 
-    stage.signal(Signal::SIGCONT);
+    stage.service.resume();
     events.wait_until("that it goes on", |event| event.state == Some(ProviderState::Alive));
     assert_eq!(came(&mut stage.accept()), *b"mw", "what waited is carried");
-    waiting.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-    assert!(waiting.read(&mut [0]).is_err(), "and is open");
-    until("it to be asked again", || (came_of(&stage) == b"mw").then_some(()));
+    events.wait_for(EventKind::Policy, "is in force");
+    stage.assert_carried();
 }
 
 #[test]
 fn connections_wait_for_a_stopped_service_where_the_policy_says_so() {
     let stage = Stage::new("closed");
     let mut events = stage.daemon.events();
-    stage.signal(Signal::SIGSTOP);
+    stage.service.stop();
     let first = stage.client();
     events.wait_until("that it is stopped", |event| event.state == Some(ProviderState::Stopped));
     let second = stage.client();
     assert!(carnet_e2e::sockets::is_idle(&stage.origin), "nobody gets past it");
-    stage.signal(Signal::SIGCONT);
+    stage.service.resume();
     for _ in [&first, &second] {
         assert_eq!(came(&mut stage.accept()), *b"mw");
     }
@@ -54,7 +50,7 @@ fn connections_wait_for_a_stopped_service_where_the_policy_says_so() {
 
 /// A service that is a process and marks what it carries, and the destination.
 struct Stage {
-    service: Started,
+    service: Running,
     origin: TcpListener,
     to: SocketAddr,
     daemon: Daemon,
@@ -66,7 +62,7 @@ impl Stage {
         let ground = Ground::new();
         let cgroup = ground.service(0);
         let port = listen("127.0.0.1:0").local_addr().unwrap().port();
-        let service = Started::by(enter(&cgroup, THROUGH).arg(port.to_string()).arg("m"));
+        let service = Running::start(enter(&cgroup, THROUGH).arg(port.to_string()).arg("m"));
         let origin = listen("127.0.0.1:0");
         let to = origin.local_addr().unwrap();
         let table = Table::new("s", 10, &ground, &cgroup, &[([127, 0, 0, 1], port).into()]);
@@ -105,10 +101,6 @@ impl Stage {
 
     fn assert_carried(&self) {
         assert_eq!(came_of(self), b"mw");
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.service.id().cast_signed()), signal).unwrap();
     }
 }
 

@@ -29,7 +29,16 @@ fn curl_asks_and_puts_a_policy_in_force() {
     assert_eq!((&applied["applied"], &applied["policy"]["filters"]), (&json!(true), &json!(1)));
     assert_eq!(succeed(&mut curl(&stage, "/v1/policy")), text);
     let mut put = curl(&stage, "/v1/policy");
-    let wrong = succeed(put.args(["-X", "PUT", "-H", "Content-Type: application/toml", "--data-binary", "rnak = 1", "-w", "\n%{http_code}"]));
+    let wrong = succeed(put.args([
+        "-X",
+        "PUT",
+        "-H",
+        "Content-Type: application/toml",
+        "--data-binary",
+        "rnak = 1",
+        "-w",
+        "\n%{http_code}",
+    ]));
     assert!(wrong.ends_with("\n422") && wrong.contains("rnak"), "{wrong}");
     assert_eq!(succeed(&mut curl(&stage, "/v1/policy")), text);
 }

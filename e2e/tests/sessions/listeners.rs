@@ -1,9 +1,11 @@
 //! Listeners that a service passes to the daemon: at any port, made anywhere.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 
+use carnet::Redirect;
 use carnet_control::{EventKind, ProviderState};
-use carnet_e2e::sockets::{connect, is_idle, listen};
+use carnet_e2e::Ground;
+use carnet_e2e::sockets::{accept, connect, is_idle, listen};
 use serde_json::json;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -25,6 +27,7 @@ fn made(at: &str, only_v6: Option<bool>, protocol: Protocol) -> TcpListener {
 #[test]
 fn a_listener_made_in_another_cgroup_gets_connections_with_records() {
     let stage = Stage::new();
+    let beside = Ground::beside(&stage.ground);
     for (at, only_v6, protocol) in [
         ("127.0.0.1:0", None, Protocol::TCP),
         ("127.0.0.77:0", None, Protocol::TCP),
@@ -37,14 +40,22 @@ fn a_listener_made_in_another_cgroup_gets_connections_with_records() {
     ] {
         let what = format!("{at} {only_v6:?} {protocol:?}");
         // A supervisor, outside of all that is governed, makes it for the service.
-        let listener = made(at, only_v6, protocol);
+        let listener = stage.ground.within(&beside.services, || made(at, only_v6, protocol));
         let session = stage.register(json!([stage.passed("dlp")]), &[&listener]);
         let session = session.unwrap_or_else(|error| panic!("{what}: {error}: {:?}", error.problem()));
-        assert_eq!(stage.arrival(&listener), Arrival::Service, "{what}");
+        let takes_v4 = !at.starts_with("[::") || only_v6 == Some(false);
+        let port = stage.destination().port();
+        // An IPv4 socket cannot be connected to what takes IPv6 alone.
+        let to = if takes_v4 { stage.destination() } else { (Ipv6Addr::LOCALHOST, port).into() };
+        let client = stage.ground.within(&stage.ground.app, || connect(to));
+        let _client = client.unwrap_or_else(|errno| panic!("{what}: {errno}"));
+        let accepted = accept(&listener);
+        assert_eq!(Redirect::of(&accepted).flow().unwrap().destination(), to, "{what}");
         stage.daemon.wait_for_state("dlp", ProviderState::Alive);
         drop(session);
         stage.wait_for(Arrival::Server, &listener);
     }
+    assert!(is_idle(&stage.server));
 }
 
 #[test]
@@ -60,7 +71,7 @@ fn without_being_passed_such_a_listener_is_a_strangers() {
 #[test]
 fn who_listens_there_after_the_listener_has_gone_gets_nothing() {
     let stage = Stage::new();
-    let listener = listen("127.0.0.1:0");
+    let listener = stage.ground.within(&stage.ground.service(1), || listen("127.0.0.1:0"));
     let at = listener.local_addr().unwrap();
     let mut events = stage.daemon.events();
     let _session = stage.register(json!([stage.passed("dlp")]), &[&listener]).unwrap();

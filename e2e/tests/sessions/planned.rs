@@ -113,10 +113,9 @@ fn one_that_does_not_come_back_in_time_is_dead() {
 
 #[test]
 fn connections_of_one_that_is_killed_are_refused_or_pass_it_by_as_it_says() {
-    for (line, arrival) in [
-        ("on-dead = \"closed\"", Arrival::Refused(libc::ECONNREFUSED)),
-        ("on-dead = \"open\"", Arrival::Server),
-    ] {
+    for (line, arrival) in
+        [("on-dead = \"closed\"", Arrival::Refused(libc::ECONNREFUSED)), ("on-dead = \"open\"", Arrival::Server)]
+    {
         let (stage, at) = stage(line);
         let mut service = Running::start(&mut stage.product("dlp", &["starts", &at]));
         assert_eq!(service.line(), "ready");
@@ -138,9 +137,7 @@ fn who_takes_a_providers_port_gets_nothing_and_is_told() {
     let (stage, at) = stage("");
     let mut events = stage.daemon.events();
     let cgroup = stage.ground.name_of(&stage.ground.app);
-    let squatter = stage.ground.within(&stage.ground.app, || {
-        carnet_e2e::raw::as_nobody(|| listen(&at))
-    });
+    let squatter = stage.ground.within(&stage.ground.app, || carnet_e2e::raw::as_nobody(|| listen(&at)));
     assert_eq!(stage.arrival(&squatter), Arrival::Refused(libc::ECONNREFUSED));
     let event = events.wait_for(EventKind::Stranger, "dlp");
     assert_eq!((event.provider.as_deref(), event.state), (Some("dlp"), Some(ProviderState::Stranger)));

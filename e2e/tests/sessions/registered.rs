@@ -28,7 +28,10 @@ fn a_provider_gets_connections_as_long_as_its_connection_lasts() {
     drop((client, accepted));
     let told = stage.daemon.provider("dlp");
     assert_eq!(told.session, Some(session.registered().session));
-    assert_eq!((told.handle, told.rank), (session.registered().providers[0].handle, session.registered().providers[0].rank));
+    assert_eq!(
+        (told.handle, told.rank),
+        (session.registered().providers[0].handle, session.registered().providers[0].rank)
+    );
     assert_eq!((told.filters, session.registered().filters), (1, 1));
     stage.daemon.wait_for_state("dlp", ProviderState::Alive);
     assert_eq!(stage.daemon.status().sessions, 1);
@@ -65,7 +68,11 @@ fn several_providers_and_filters_of_the_host_are_registered_as_one() {
     let file = Table::new("file", 70, &ground, &ground.service(1), &[far]).redirecting("none", "remote-port = 1");
     let stage = Stage::on(ground, &file);
     let [first, second] = ["127.0.0.1:0", "127.0.0.1:0"].map(|at| stage.listener(at));
-    let providers = json!([stage.listening("one", &first), stage.listening("two", &second)]);
+    let [one, mut two] = [stage.listening("one", &first), stage.listening("two", &second)];
+    // Two of one owner would be one.
+    assert_eq!(stage.refused(json!([one.clone(), two.clone()]), &[]).status, 422);
+    two["owner"] = json!({"cgroup": stage.ground.name_of(&stage.ground.service(2))});
+    let providers = json!([one, two]);
     let block = json!({"match": {"remote-port": 2}, "action": "block"});
     let request = json!({"providers": providers, "filters": [block]});
     let session = stage.register_from(&stage.ground.service(0), &request, &[]).unwrap();
@@ -98,14 +105,12 @@ fn what_does_not_go_together_with_the_file_is_refused_and_changes_nothing() {
     ranked["rank"] = 10.into();
     let mut strange = stage.listening("other", &free);
     strange["filters"][0]["match"]["remote"] = "@nowhere".into();
-    let mut gone = stage.listening("other", &free);
-    gone["owner"] = json!({"cgroup": "/there/is/none"});
     for (what, provider, words) in [
         ("name", stage.listening("dlp", &free), "dlp"),
         ("rank", ranked, "10"),
         ("listener", stage.listening("other", &listener), &at.to_string()),
         ("set", strange, "nowhere"),
-        ("owner", gone, "/there/is/none"),
+        ("owner", stage.listening("other", &free), "this owner is given twice"),
     ] {
         let problem = stage.refused(json!([provider]), &[]);
         assert!([409, 422].contains(&problem.status), "{what}: {problem:?}");

@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use carnet_control::{Client, ClientError, Problem, Session, SessionLine, SessionRequest};
+use carnet_control::{Client, ClientError, Id, Owner, Problem, Session, SessionLine, SessionRequest};
 use carnet_e2e::raw::{self, NOBODY};
-use carnet_e2e::sockets::listen;
+use carnet_e2e::sockets::{PATIENCE, listen};
 use carnet_e2e::{Ground, daemon::Table};
 use serde_json::{Value, json};
 
@@ -59,11 +59,9 @@ fn answers(stage: &Stage) -> [u16; 6] {
 fn each_role_may_what_the_list_says_and_no_more() {
     let stage = Stage::new();
     assert_eq!(answers(&stage), [403; 6], "no role");
-    for (list, expected) in [
-        ("read", [0, 0, 0, 403, 403, 403]),
-        ("register", [0, 0, 0, 0, 403, 403]),
-        ("administer", [0; 6]),
-    ] {
+    for (list, expected) in
+        [("read", [0, 0, 0, 403, 403, 403]), ("register", [0, 0, 0, 0, 403, 403]), ("administer", [0; 6])]
+    {
         for who in [format!("{NOBODY}"), format!("\"%{NOBODY}\"")] {
             stage.daemon.apply(&format!("[control]\n{list} = [\"root\", {who}]\n"));
             assert_eq!(answers(&stage), expected, "{list} {who}");
@@ -102,54 +100,36 @@ fn a_registrar_cannot_be_somebody_else() {
 }
 
 #[test]
-fn a_registrar_is_its_own_provider() {
+fn a_registrar_is_its_own_provider_and_ends_with_its_role() {
     let stage = Stage::with(&format!("[control]\nregister = [{NOBODY}]\n"));
-    let listener = raw::as_nobody(|| listen("127.0.0.1:0"));
+    let listener = stage.ground.within(&stage.ground.service(0), || raw::as_nobody(|| listen("127.0.0.1:0")));
     let request = json!({"providers": [stage.listening("theirs", &listener)]});
-    asked(&stage, async |client| {
-        let session = register(client, request).await?;
-        assert_eq!(stage.arrival(&listener), Arrival::Service);
-        drop(session);
-        Ok(())
-    })
-    .unwrap();
-    stage.wait_for(Arrival::Server, &listener);
-}
-
-#[test]
-fn who_loses_the_role_loses_the_session() {
-    let stage = Stage::with(&format!("[control]\nregister = [{NOBODY}]\n"));
-    let listener = raw::as_nobody(|| listen("127.0.0.1:0"));
     let socket = stage.daemon.socket();
-    let request: SessionRequest =
-        serde_json::from_value(json!({"providers": [stage.listening("theirs", &listener)]})).unwrap();
-    let (begun, beginning) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        let product = scope.spawn(move || {
-            raw::as_nobody(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(async {
-                    let client = Client::connect(socket).await.unwrap();
-                    let mut session = client.session(&request, &[]).await.unwrap();
-                    begun.send(()).unwrap();
-                    loop {
-                        match session.next().await.unwrap() {
-                            Some(SessionLine::Closing { reason }) => return reason,
-                            Some(_) => {}
-                            None => panic!("no reason was told"),
-                        }
+    let (tell, told) = std::sync::mpsc::channel();
+    // Ends with the daemon, at the latest.
+    std::thread::spawn(move || {
+        raw::as_nobody(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let client = Client::connect(socket).await.unwrap();
+                let mut session = register(client, request).await.unwrap();
+                tell.send(String::new()).unwrap();
+                while let Ok(Some(line)) = session.next().await {
+                    if let SessionLine::Closing { reason } = line {
+                        let _ = tell.send(reason);
                     }
-                })
-            })
+                }
+            });
         });
-        beginning.recv_timeout(carnet_e2e::sockets::PATIENCE).unwrap();
-        assert_eq!(stage.arrival(&listener), Arrival::Service);
-        stage.daemon.apply("");
-        stage.wait_for(Arrival::Server, &listener);
-        let reason = product.join().unwrap();
-        assert!(!reason.is_empty(), "it was told why");
     });
-    assert_eq!(stage.daemon.status().sessions, 0);
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "");
+    assert_eq!(stage.arrival(&listener), Arrival::Service);
+    let Owner::Uid(Id::Number(owner)) = stage.daemon.provider("theirs").owner[0] else { panic!("no uid") };
+    assert_eq!(owner, NOBODY);
+    stage.daemon.apply("");
+    stage.wait_for(Arrival::Server, &listener);
+    assert_ne!(told.recv_timeout(PATIENCE).unwrap(), "", "it is told why");
+    assert_eq!((stage.daemon.status().sessions, stage.daemon.providers().len()), (0, 0));
 }
 
 #[test]

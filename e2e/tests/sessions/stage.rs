@@ -88,7 +88,12 @@ impl Stage {
         self.register_from(&self.ground.service(0), &json!({ "providers": providers }), listeners)
     }
 
-    pub fn register_from(&self, cgroup: &Cgroup, request: &Value, all: &[&TcpListener]) -> Result<Session, ClientError> {
+    pub fn register_from(
+        &self,
+        cgroup: &Cgroup,
+        request: &Value,
+        all: &[&TcpListener],
+    ) -> Result<Session, ClientError> {
         let request: SessionRequest = serde_json::from_value(request.clone()).unwrap();
         let listeners: Vec<BorrowedFd> = all.iter().map(|listener| listener.as_fd()).collect();
         let ask = async |client: Client| client.session(&request, &listeners).await;

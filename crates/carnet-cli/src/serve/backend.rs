@@ -133,6 +133,11 @@ impl Backend for Daemon {
 
     async fn apply(&self, caller: Caller, policy: PolicyRequest) -> Result<Applied, Problem> {
         let may_read = caller.uid == 0;
+        if policy.text.trim().is_empty() {
+            // A request without a body, most likely; it would let everything through.
+            let what = "there is no policy in the request. Where nothing is to be decided, send `default = \"permit\"`";
+            return Err(Problem::new(ProblemKind::Malformed, what));
+        }
         let given = PolicyText { text: policy.text, source: answers::sender(&caller) };
         let sent = given.source.clone();
         let work = move |core: &mut Core| {
@@ -195,12 +200,15 @@ impl Backend for Daemon {
     async fn begin_session(
         &self,
         caller: Caller,
-        request: SessionRequest,
+        mut request: SessionRequest,
         listeners: Vec<Vec<Listener>>,
     ) -> Result<Begun, Problem> {
         let wants_flows = request.flows;
         let cgroups = answers::cgroups_of(&request);
         let work = move |core: &mut Core| {
+            for provider in &mut request.providers {
+                provider.rank = provider.rank.or_else(|| core.former_rank(&provider.name, caller.uid));
+            }
             let registration = Registration::new(&caller, request, listeners, core.next_rank())?;
             let name = core.sessions.next_name();
             core.register(&registration).map_err(|refused| refused.problem(&name))?;

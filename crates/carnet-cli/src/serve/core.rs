@@ -112,7 +112,17 @@ impl Core {
         let file = given.text.clone();
         let candidate = self.read(given, true)?;
         let before = std::mem::replace(&mut self.state.file, file);
-        self.put_in_force(candidate, None).inspect_err(|_| self.state.file = before)
+        self.put_in_force(candidate, None).inspect_err(|_| self.state.file = before)?;
+        self.tell_warnings();
+        Ok(())
+    }
+
+    /// What is likely not meant, or not there yet, in the policy in force.
+    fn tell_warnings(&self) {
+        for finding in self.candidate.warnings(&self.host) {
+            let (place, level) = (&finding.place, finding.level().name());
+            self.news.warn(format!("{}:{}: {level}: {}", place.file, place.line, finding.what));
+        }
     }
 
     /// Puts a registration in force.
@@ -192,6 +202,14 @@ impl Core {
         {
             let what = "a listener was passed that is in another network namespace than the daemon: listen in this one";
             return Err(Refused::Conflict(what.into()));
+        }
+        if let Some(above) = registration.and_then(|own| listening.above(own.marked(), &self.ground.governed)) {
+            let what = format!(
+                "a listener was passed that was made in {}, which holds what is governed, too, so that it would get no \
+                 records: make it in a cgroup of its own",
+                above.display()
+            );
+            return Err(Refused::Conflict(what));
         }
         let marked = &mut self.sessions.marked();
         marked.extend(registration.iter().flat_map(|registration| registration.marked().iter().copied()));
@@ -288,6 +306,12 @@ impl Core {
     pub fn next_rank(&self) -> u16 {
         let highest = self.in_force.policy.providers.iter().map(|provider| provider.rank).max();
         highest.map_or(10, |highest| highest.saturating_add(10))
+    }
+
+    /// The rank of a provider that this user's product comes back with.
+    pub fn former_rank(&self, provider: &str, uid: u32) -> Option<u16> {
+        let own = self.in_force.policy.providers.iter().find(|own| own.name == provider)?;
+        self.sessions.is_awaited(provider, uid).then_some(own.rank)
     }
 
     /// Directories of the owners' cgroups, by their ids.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use carnet_control::{ProviderState, Stranger};
@@ -39,6 +39,13 @@ impl Listening {
     /// Whether there is one with this inode.
     pub fn has(&self, inode: u32) -> bool {
         self.found.iter().any(|listener| listener.inode == inode)
+    }
+
+    /// The cgroup of one of these inodes' listeners that holds the governed one, if there is one.
+    pub fn above(&self, inodes: &BTreeSet<u32>, governed: &Path) -> Option<&Path> {
+        let theirs = self.found.iter().filter(|listener| inodes.contains(&listener.inode));
+        let mut paths = theirs.filter_map(|listener| self.cgroups.get(&listener.cgroup_id));
+        paths.find(|path| *path != governed && governed.starts_with(path)).map(PathBuf::as_path)
     }
 
     /// Those of a provider, and the others at its addresses. `marked` are the inodes of the listeners that were passed.

@@ -5,7 +5,7 @@
 //! to another file before the policy has forgotten it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use carnet_policy::Executable;
@@ -32,11 +32,15 @@ impl Programs {
     /// Replaced ones that are to mean what their paths mean. Those that no process runs any more are left out, and
     /// forgotten with the next [`Programs::follow`].
     pub fn kept(&self) -> Vec<(String, Executable)> {
-        if self.replaced.is_empty() {
+        // What has been replaced since the last look, too: nobody who runs it is to be without it until the next one.
+        let just_now = self.current.iter().filter(|(path, held)| !held.is_at(path));
+        let before = self.replaced.iter().map(|(path, held)| (path, held));
+        let all: Vec<_> = before.chain(just_now).collect();
+        if all.is_empty() {
             return Vec::new();
         }
         let run = running();
-        let kept = self.replaced.iter().filter(|(_, held)| run.contains(&held.executable));
+        let kept = all.into_iter().filter(|(_, held)| run.contains(&held.executable));
         kept.map(|(path, held)| (path.clone(), held.executable)).collect()
     }
 
@@ -75,6 +79,10 @@ impl Held {
         let file = file.filter(|file| file.metadata().is_ok_and(|there| there.ino() == executable.ino));
         Self { executable, _file: file }
     }
+
+    fn is_at(&self, path: &str) -> bool {
+        fs::metadata(path).is_ok_and(|there| executable(&there) == self.executable)
+    }
 }
 
 /// What the processes of this host run, by what `stat()` tells. Where that is another device than the kernel's own, as
@@ -84,7 +92,11 @@ fn running() -> HashSet<Executable> {
     let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
     let processes = processes.filter(|entry| entry.file_name().to_str().is_some_and(is_process));
     let metadata = processes.filter_map(|process| fs::metadata(process.path().join("exe")).ok());
-    metadata.map(|own| Executable { dev: major(own.dev()) << 20 | minor(own.dev()), ino: own.ino() }).collect()
+    metadata.map(|own| executable(&own)).collect()
+}
+
+fn executable(file: &Metadata) -> Executable {
+    Executable { dev: major(file.dev()) << 20 | minor(file.dev()), ino: file.ino() }
 }
 
 #[cfg(test)]

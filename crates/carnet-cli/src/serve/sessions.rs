@@ -148,6 +148,11 @@ impl Sessions {
         self.all.iter().find(|(_, session)| has(session)).map(|(id, session)| (*id, session))
     }
 
+    /// Whether this user's product that has it may come back.
+    pub fn is_awaited(&self, provider: &str, uid: u32) -> bool {
+        self.of(provider).is_some_and(|(_, session)| session.orphan_until.is_some() && session.saved.uid == uid)
+    }
+
     /// Tells the session that it is about.
     pub fn tell(&self, event: &Arc<Event>) {
         let session = event.provider.as_deref().and_then(|provider| self.of(provider));

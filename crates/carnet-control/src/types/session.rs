@@ -15,7 +15,8 @@ pub struct SessionRequest {
     /// Filters of the host, for which the caller has to be an administrator. In any order; weights order them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<FilterRegistration>,
-    /// Whether flows that these providers have had are told on this connection when they end.
+    /// Whether flows that these providers have had, or whose origin is in a cgroup that their filters name, are told on this
+    /// connection when they end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub flows: bool,
 }
@@ -39,7 +40,8 @@ pub enum SessionLine {
     },
     /// Something happened that concerns this session.
     Event(Event),
-    /// A flow that one of its providers has had. Only where the request said `flows`, like the next two.
+    /// A flow that one of its providers has had, or whose origin its filters name. Only where the request said `flows`, like
+    /// the next two.
     Flow(Box<Flow>),
     /// A socket that cannot be inspected.
     Socket(Socket),

@@ -36,7 +36,7 @@ impl Core {
         let is_adopted = adopted.is_some();
         let mut engine = match adopted {
             Some(adopted) => {
-                news.tell(EventKind::Adopted, adopted.to_string());
+                news.tell(EventKind::Adopted, format!("took over {adopted}"));
                 adopted.engine
             }
             None => Engine::load(&governed, &Options::default())?,
@@ -98,6 +98,7 @@ impl Core {
         self.listening = Listening::now(&self.in_force.policy, &self.ground.hierarchy)?;
         self.attach_services()?;
         self.engine.attach_governed(&self.governed)?;
+        self.tell_warnings();
         self.look();
         Ok(())
     }

@@ -1,1 +1,0 @@
-//! A daemon of another build takes over.
