@@ -116,8 +116,8 @@ tiers:
 
 ##@ Test in another kernel
 KERNELS := $(shell scripts/test-kernel.sh --list)
-KERNELS_TESTS := chain connect records query set provider flow original_dst sockname unaware orders events unusual selftests matrix \
-	datagram truth model misbehaving winsock pins
+KERNELS_TESTS := chain connect query set provider identity original_dst sockname unaware unusual selftests matrix datagram truth \
+	model pins
 .PHONY: test-kernel-6.1 test-kernel-6.12
 test-kernel-6.1: ## the kernel of Debian 12, emulated: end to end there
 test-kernel-6.12: ## the same in a newer one

@@ -4,6 +4,7 @@ use libbpf_rs::Link;
 
 use crate::cgroup::Cgroup;
 use crate::load::program;
+use crate::pin::is_on_a_cgroup;
 use crate::{Engine, Error};
 
 /// One program on one cgroup.
@@ -93,17 +94,42 @@ impl Engine {
 
     /// Takes all programs off this cgroup, those first which redirect. Returns how many there were.
     pub fn detach(&mut self, cgroup: u64) -> Result<usize, Error> {
-        let mut off: Vec<_> = self.links.extract_if(.., |attached| attached.at.cgroup == cgroup).collect();
-        off.sort_by_key(|attached| std::cmp::Reverse(place_of(attached.at.program)));
-        for attached in &off {
+        self.detach_where(|at| at.cgroup == cgroup)
+    }
+
+    /// Leaves the socket-option programs alone on this cgroup, as [`Engine::attach_services`] does: where it is in the
+    /// governed one now, the others would run twice.
+    pub fn narrow_to_services(&mut self, cgroup: u64) -> Result<usize, Error> {
+        self.detach_where(|at| at.cgroup == cgroup && !OPTIONS.contains(&at.program))
+    }
+
+    /// Forgets links of cgroups that are gone, with the last of their sockets. Returns how many there were.
+    pub fn forget_removed(&mut self) -> Result<usize, Error> {
+        let removed: Vec<_> = self.links.extract_if(.., |attached| !is_on_a_cgroup(&attached.link)).collect();
+        for attached in &removed {
             self.unpin_link(&attached.at)?;
-            let Attachment { cgroup, program } = &attached.at;
-            attached
-                .link
-                .detach()
-                .map_err(|error| Error::bpf(format!("cannot take {program} off the cgroup {cgroup}"), error))?;
         }
-        Ok(off.len())
+        Ok(removed.len())
+    }
+
+    /// What cannot be taken off stays among what is attached.
+    fn detach_where(&mut self, is_meant: impl Fn(&Attachment) -> bool) -> Result<usize, Error> {
+        let mut off: Vec<_> = self.links.extract_if(.., |attached| is_meant(&attached.at)).collect();
+        // The last one goes first.
+        off.sort_by_key(|attached| place_of(attached.at.program));
+        let count = off.len();
+        while let Some(attached) = off.pop() {
+            let Attachment { cgroup, program } = &attached.at;
+            let detached = attached.link.detach();
+            let detached =
+                detached.map_err(|error| Error::bpf(format!("cannot take {program} off the cgroup {cgroup}"), error));
+            if let Err(error) = detached.and_then(|()| self.unpin_link(&attached.at)) {
+                self.links.push(attached);
+                self.links.extend(off);
+                return Err(error);
+            }
+        }
+        Ok(count)
     }
 
     /// What is attached there already stays as it is: an adopted engine is told of all its cgroups again.

@@ -1,7 +1,7 @@
 //! Control groups, version 2: where they are mounted, and the ones Carnet makes. Plain files; no BPF here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirEntry, File};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -39,25 +39,47 @@ impl Hierarchy {
 
     /// The cgroup with this id. Walks the hierarchy, so it is not for hot paths.
     pub fn find_by_id(&self, id: u64) -> Option<PathBuf> {
-        self.paths_of(&BTreeSet::from([id])).into_values().next()
+        self.paths_of(&BTreeSet::from([id])).ok()?.into_values().next()
     }
 
-    /// Those of the cgroups with these ids that are to be seen from here, by one walk over the hierarchy.
-    pub fn paths_of(&self, ids: &BTreeSet<u64>) -> BTreeMap<u64, PathBuf> {
+    /// Those of the cgroups with these ids that are to be seen from here, by one walk over the hierarchy. What is removed
+    /// meanwhile is left out; other failures are told, since one that is left out looks as if it were gone.
+    pub fn paths_of(&self, ids: &BTreeSet<u64>) -> Result<BTreeMap<u64, PathBuf>, Error> {
         let mut paths = BTreeMap::new();
         let mut open = vec![self.mount.clone()];
         while paths.len() < ids.len()
             && let Some(path) = open.pop()
         {
-            let entries = fs::read_dir(&path).into_iter().flatten().flatten();
-            let is_directory = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-            open.extend(entries.filter(is_directory).map(|entry| entry.path()));
-            if let Some(id) = fs::metadata(&path).ok().map(|meta| meta.ino()).filter(|id| ids.contains(id)) {
-                paths.insert(id, path);
+            match look_into(&path) {
+                Ok((id, below)) => {
+                    open.extend(below);
+                    if ids.contains(&id) {
+                        paths.insert(id, path);
+                    }
+                }
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(Error::io(format!("cannot look into the cgroup {}", path.display()), error)),
             }
         }
-        paths
+        Ok(paths)
     }
+}
+
+/// A cgroup's id, and those in it.
+fn look_into(path: &Path) -> io::Result<(u64, Vec<PathBuf>)> {
+    let mut below = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            below.push(entry.path());
+        }
+    }
+    Ok((fs::metadata(path)?.ino(), below))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    const ENODEV: i32 = 19;
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ENODEV)
 }
 
 /// One cgroup below the mount. It does not remove itself: see [`Cgroup::remove_tree`].

@@ -33,7 +33,7 @@ pub use apply::{PRIVATE_TWINS, Twin};
 pub use attach::Attachment;
 pub use error::{Error, ErrorKind};
 pub use events::EventReader;
-pub use listeners::{Listener, listeners, listeners_on};
+pub use listeners::{Listener, listeners, listeners_on, waiting_on};
 #[doc(hidden)]
 pub use load::FLIGHT_COUNTS;
 pub use load::{Engine, Options};

@@ -3,6 +3,7 @@
 //! Only the calling process's network namespace. Any user may ask. The attributes that are read here are in the answer
 //! without being asked for (`INET_DIAG_CGROUP_ID` since Linux 5.8).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
@@ -58,6 +59,31 @@ pub fn listeners_on(ports: &[u16]) -> Result<Vec<Listener>, Error> {
     }
     found.retain(|listener| ports.contains(&listener.address.port()));
     Ok(found)
+}
+
+/// Connections to this port that nobody has accepted yet, by the kernel's cookies of their sockets.
+pub fn waiting_on(port: u16) -> Result<BTreeSet<u64>, Error> {
+    let mut waiting = BTreeSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let request = Request {
+            family: family as u8,
+            protocol: IPPROTO_TCP,
+            states: 1 << TCP_ESTABLISHED | 1 << TCP_CLOSE_WAIT,
+            id: SocketId { source_port: port.into(), ..SocketId::default() },
+            ..Request::default()
+        };
+        let each = |body: &[u8]| {
+            let (answer, _) = Answer::ref_from_prefix(body).map_err(|_| netlink::malformed())?;
+            // One that has been accepted is a file, with an inode.
+            if answer.inode == 0 {
+                waiting.insert(u64::from_ne_bytes(answer.id.cookie));
+            }
+            Ok(())
+        };
+        netlink::dump(SockProtocol::NetlinkSockDiag, SOCK_DIAG_BY_FAMILY, request.as_bytes(), each)
+            .map_err(|error| Error::io(format!("cannot ask the kernel who waits on port {port}"), error))?;
+    }
+    Ok(waiting)
 }
 
 fn dump(family: AddressFamily, port: u16, found: &mut Vec<Listener>) -> io::Result<()> {
@@ -147,6 +173,8 @@ const _: () = assert!(size_of::<Request>() == 56 && size_of::<Answer>() == 72);
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const IPPROTO_TCP: u8 = 6;
+const TCP_ESTABLISHED: u32 = 1;
+const TCP_CLOSE_WAIT: u32 = 8;
 const TCP_LISTEN: u32 = 10;
 const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
@@ -213,6 +241,13 @@ mod tests {
         let seen: Vec<_> = found.iter().map(|found| (found.waiting, found.inode)).collect();
         assert_eq!(seen, [(1, inode(&one)), (0, inode(&other))]);
         assert!(found.iter().all(|found| found.backlog > 0), "{found:?}");
+        let queue = waiting_on(ports[0]).unwrap();
+        assert_eq!((queue.len(), waiting_on(ports[1]).unwrap().len()), (1, 0));
+        let _next = TcpStream::connect(one.local_addr().unwrap()).unwrap();
+        assert!(waiting_on(ports[0]).unwrap().is_superset(&queue));
+        let _accepted = one.accept().unwrap();
+        let rest = waiting_on(ports[0]).unwrap();
+        assert!(rest.len() == 1 && rest.is_disjoint(&queue), "the first one was accepted");
         assert_eq!(listeners_on(&[]).unwrap(), []);
     }
 

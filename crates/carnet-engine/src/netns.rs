@@ -1,12 +1,16 @@
 //! Cookies of network namespaces, by which records and policies name them.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 
 use libbpf_rs::{Object, ProgramInput};
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
 use crate::load::{self, Options, program};
 use crate::{Error, ErrorKind};
@@ -18,7 +22,7 @@ use crate::{Error, ErrorKind};
 /// a thread of its own: the caller stays where it is.
 pub fn netns_cookie(path: &Path) -> io::Result<u64> {
     let of = || format!("cannot tell which network namespace {} is", path.display());
-    let namespace = File::open(path)?;
+    let namespace = open(path)?;
     thread::scope(|scope| {
         let ask = || {
             let object = asking().map_err(|error| because(&of(), error))?;
@@ -31,6 +35,17 @@ pub fn netns_cookie(path: &Path) -> io::Result<u64> {
         let asked = thread::Builder::new().name("carnet-netns".into()).spawn_scoped(scope, ask)?;
         asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Where the path leads may be anybody's choice: opening a FIFO waits, and opening a device does things. So nothing is opened
+/// but what is a namespace.
+fn open(path: &Path) -> io::Result<File> {
+    let place = OpenOptions::new().read(true).custom_flags(OFlag::O_PATH.bits()).open(path)?;
+    if fstatfs(&place).map_err(io::Error::from)?.filesystem_type() != NSFS_MAGIC {
+        let what = format!("{} is no network namespace", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 /// Cookie of the calling thread's network namespace.

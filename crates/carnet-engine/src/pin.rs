@@ -40,6 +40,7 @@ use libbpf_rs::{MapCore, MapHandle, Object};
 
 pub use self::adopt::Adopted;
 pub(crate) use self::folder::Folder;
+pub(crate) use self::found::is_on_a_cgroup;
 pub use self::found::{Found, FoundLink, FoundProgram, State, inspect};
 pub use self::mount::{default_folder, mount_point};
 pub use self::remove::{Removed, remove};

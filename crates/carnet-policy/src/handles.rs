@@ -27,6 +27,21 @@ impl Handles {
         }
     }
 
+    /// Gives none up to this one any more: it is not known whose they are.
+    pub fn begin_after(&mut self, handle: u32) {
+        self.newest = self.newest.max(handle);
+    }
+
+    /// How many names are remembered.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether no name is.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// Whose a handle is.
     pub fn name(&self, handle: u32) -> Option<&str> {
         self.by_name.iter().find(|(_, own)| **own == handle).map(|(name, _)| &**name)
@@ -86,6 +101,15 @@ mod tests {
         handles.give(&mut policy);
         policy.compile(1).unwrap();
         policy.providers.iter().map(|provider| provider.handle).collect()
+    }
+
+    #[test]
+    fn handles_of_nobody_knows_whom_are_not_given() {
+        let mut handles = Handles::default();
+        handles.begin_after(7);
+        handles.begin_after(3);
+        assert_eq!(given(&mut handles, &["a", "b"]), [8, 9]);
+        assert_eq!((handles.len(), handles.is_empty()), (2, false));
     }
 
     #[test]

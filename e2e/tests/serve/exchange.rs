@@ -40,6 +40,7 @@ fn alone_no_connection_sees_half_a_policy_and_none_fails() {
     let summary = format!("{exchanges} exchanges in {elapsed:.1} s under {rate:.0} connections per second");
     println!("{summary}");
 
+    clients.good();
     services.iter().for_each(Serving::assert_right);
     let made = clients.end();
     let had = services.map(|service| service.end());

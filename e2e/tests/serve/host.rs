@@ -104,7 +104,7 @@ impl Host {
         let destinations = self.destinations;
         Serving::at(&self.listeners[service], move |accepted| {
             let redirect = Redirect::of(accepted);
-            let flow = redirect.flow().map_err(|error| format!("no flow: {error}"))?;
+            let flow = redirect.flow().map_err(|error| format!("no flow, from {:?}: {error}", accepted.peer_addr()))?;
             let brought = redirect.context().map_err(|error| format!("no context: {error}"))?.unwrap_or_default();
             if brought != context.as_bytes() || !destinations.contains(&flow.destination()) || flow.depth() != 1 {
                 return Err(format!("it brought {:?}: {flow:?}", String::from_utf8_lossy(&brought)));

@@ -10,7 +10,7 @@ use carnet_e2e::daemon::Table;
 use carnet_e2e::sockets::{accept, connect, listen, until};
 use carnet_e2e::{Daemon, enter, netns};
 use nix::errno::Errno;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::host::Host;
 
@@ -136,9 +136,22 @@ fn a_network_namespace_may_be_made_later() {
         let connect = || host.ground.within(&host.ground.app, || connect(inside)).err();
         assert_eq!(connect(), Some(Errno::ECONNREFUSED as i32), "nobody listens any more");
         mount(Some("/proc/thread-self/ns/net"), &name, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let mounted = Mounted(&name);
         let blocked =
             until("the namespace to be known", || connect().filter(|error| *error != Errno::ECONNREFUSED as i32));
+        drop(mounted);
         assert_eq!(blocked, Errno::EACCES as i32);
     });
     host.assert_refused();
+}
+
+/// A file on which something is mounted cannot be removed.
+struct Mounted<'a>(&'a Path);
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = umount2(self.0, MntFlags::MNT_DETACH) {
+            eprintln!("cannot unmount: {error}");
+        }
+    }
 }

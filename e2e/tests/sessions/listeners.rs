@@ -89,7 +89,8 @@ fn who_listens_there_after_the_listener_has_gone_gets_nothing() {
 #[test]
 fn several_listeners_are_named_by_their_places() {
     let stage = Stage::new();
-    let [unused, v4, v6] = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"].map(listen);
+    let at = |address: &str| stage.ground.within(&stage.ground.service(1), || listen(address));
+    let [unused, v4, v6] = ["127.0.0.1:0", "127.0.0.1:0", "[::1]:0"].map(at);
     let mut provider = stage.passed("dlp");
     provider["listeners"] = json!([{"fd": 2}, {"fd": 1}]);
     let _session = stage.register(json!([provider]), &[&unused, &v4, &v6]).unwrap();

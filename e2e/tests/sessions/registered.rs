@@ -137,7 +137,7 @@ fn sets_of_the_file_can_be_named() {
     let _session = stage.register(json!([provider]), &[]).unwrap();
     assert_eq!(stage.arrival(&listener), Arrival::Service);
     // The next policy has no such set any more: that does not go together with what is registered.
-    let refused = crate::stage::problem(stage.daemon.try_apply("", false, None));
+    let refused = crate::stage::problem(stage.daemon.try_apply("default = \"permit\"", false, None));
     assert_eq!(refused.status, 409, "{refused:?}");
     assert_eq!(stage.arrival(&listener), Arrival::Service);
 }

@@ -67,7 +67,7 @@ fn each_role_may_what_the_list_says_and_no_more() {
             assert_eq!(answers(&stage), expected, "{list} {who}");
         }
     }
-    stage.daemon.apply("");
+    stage.daemon.apply("default = \"permit\"");
     assert_eq!(answers(&stage), [403; 6], "the role was taken away");
 }
 
@@ -126,7 +126,7 @@ fn a_registrar_is_its_own_provider_and_ends_with_its_role() {
     assert_eq!(stage.arrival(&listener), Arrival::Service);
     let Owner::Uid(Id::Number(owner)) = stage.daemon.provider("theirs").owner[0] else { panic!("no uid") };
     assert_eq!(owner, NOBODY);
-    stage.daemon.apply("");
+    stage.daemon.apply("default = \"permit\"");
     stage.wait_for(Arrival::Server, &listener);
     assert_ne!(told.recv_timeout(PATIENCE).unwrap(), "", "it is told why");
     assert_eq!((stage.daemon.status().sessions, stage.daemon.providers().len()), (0, 0));

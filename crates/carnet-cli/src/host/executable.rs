@@ -1,14 +1,14 @@
 //! A program file: as the kernel knows it, and who could put another in its place.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use carnet_policy::Executable;
 use carnet_policy::file::{ExecutableAt, OpenTo, Writers};
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, OFlags, StatxFlags, statx};
 
 /// Follows links.
 pub fn look(path: &Path) -> io::Result<ExecutableAt> {
@@ -79,7 +79,13 @@ fn writers(metadata: &Metadata) -> Option<Writers> {
 /// Where it may not be read, it is taken for a program.
 fn is_script(path: &Path) -> bool {
     let mut start = [0; 2];
-    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"#!"
+    // Another file may be there by now, such as a FIFO, which is not waited for.
+    let open = OpenOptions::new().read(true).custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32).open(path);
+    let read = open.and_then(|mut file| match file.metadata()?.is_file() {
+        true => file.read_exact(&mut start),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    });
+    read.is_ok() && start == *b"#!"
 }
 
 const FILE_TYPE: u32 = 0o170000;

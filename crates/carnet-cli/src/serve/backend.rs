@@ -172,7 +172,9 @@ impl Backend for Daemon {
     }
 
     async fn flows(&self) -> Result<Vec<Flow>, Problem> {
-        Ok(self.0.flows.open())
+        let flows = Arc::clone(&self.0.flows);
+        let open = self.0.runtime.spawn_blocking(move || flows.open()).await;
+        open.map_err(|_| Problem::new(ProblemKind::Failed, "the daemon has a bug: see its log"))
     }
 
     fn follow_flows(&self) -> broadcast::Receiver<Arc<FlowLine>> {
@@ -249,10 +251,12 @@ impl Backend for Daemon {
         let work = move |core: &mut Core| {
             answers::check_speaker(core, &caller, &provider)?;
             answers::check_addresses(core, &provider, &listeners)?;
+            core.own(&provider, &listeners)
+                .map_err(|error| Problem::new(ProblemKind::Failed, crate::one_line(&error)))?;
             core.held.hold(provider.clone(), listeners, at_most);
             let what = format!("new connections wait for {provider} to come back, {} s at most", at_most.as_secs());
             core.tell_provider(EventKind::Held, &provider, ProviderState::Held, what);
-            core.look();
+            core.follow_up();
             Ok(())
         };
         self.with(work).await
@@ -267,7 +271,7 @@ impl Backend for Daemon {
             let released = released.map_err(failed)?;
             let what = format!("{provider} has its listeners again");
             core.tell_provider(EventKind::Released, &provider, ProviderState::Alive, what);
-            core.look();
+            core.follow_up();
             Ok(released)
         };
         self.with(work).await

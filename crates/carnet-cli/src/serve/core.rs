@@ -12,22 +12,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use carnet_control::{Access, Event, EventKind, Identities, ProviderState, SessionEnd, SessionId};
+use carnet_control::{Access, Event, EventKind, Identities, Listener, ProviderState, SessionEnd, SessionId};
 use carnet_engine::cgroup::{Cgroup, Hierarchy};
 use carnet_engine::{Engine, EventReader, RouteWatch, pin};
 use carnet_policy::file::Principal;
-use carnet_policy::{OnDead, Owner, Policy, Service};
+use carnet_policy::{Action, OnDead, Owner, Policy, Service};
 use jiff::Timestamp;
 
 use self::start::read_file;
 use super::health::{Change, Health, Listening};
 use super::held::Held;
+use super::namespaces::Namespaces;
 use super::news::News;
 use super::places::{Places, Seen};
 use super::policy::{Candidate, Files, Refused};
 use super::programs::Programs;
 use super::sessions::{Registration, Sessions};
-use super::state::{PolicyText, State, StateFile};
+use super::state::{PolicyText, SavedSession, State, StateFile};
 use crate::control::status::contents;
 use crate::host::ThisHost;
 use crate::run::flows::Known;
@@ -70,6 +71,12 @@ pub struct Core {
     pub held: Held,
     news: Arc<News>,
     key_made: Instant,
+    began: Instant,
+    /// Events that were lost by the last look.
+    lost: u64,
+    namespaces: Arc<Namespaces>,
+    /// Cgroups whose programs nobody needs any more, and since when.
+    unneeded: BTreeMap<u64, Instant>,
     _routes: Option<RouteWatch>,
     /// It was there when this process began.
     pub is_adopted: bool,
@@ -112,7 +119,11 @@ impl Core {
         let file = given.text.clone();
         let candidate = self.read(given, true)?;
         let before = std::mem::replace(&mut self.state.file, file);
-        self.put_in_force(candidate, None).inspect_err(|_| self.state.file = before)?;
+        if let Err(refused) = self.put_in_force(candidate, None) {
+            self.state.file = before;
+            self.write_state();
+            return Err(refused);
+        }
         self.tell_warnings();
         Ok(())
     }
@@ -138,11 +149,49 @@ impl Core {
         for provider in &session.saved.providers {
             self.held.forget(provider);
         }
-        self.forget_handles();
+        self.is_over(id, &session.saved, "is over");
+        self.follow_up();
+    }
+
+    /// The next policy is without it.
+    fn is_over(&mut self, id: SessionId, session: &SavedSession, how: &str) {
         self.is_stale = true;
-        let providers = session.saved.providers.join(", ");
-        self.tell_session(EventKind::SessionEnded, id, format!("the session of {providers} is over"));
-        self.look();
+        if !session.marked.is_empty() {
+            // Its listeners keep their marks: they must not be those of whoever comes by that name next.
+            self.state.handles.retain(|name| !session.providers.iter().any(|own| own == name));
+        }
+        if self.state.handles.len() > MOST_NAMES {
+            let policy = &self.in_force.policy;
+            self.state.handles.retain(|name| policy.providers.iter().any(|provider| provider.name == name));
+        }
+        self.tell_session(
+            EventKind::SessionEnded,
+            id,
+            format!("the session of {} {how}", session.providers.join(", ")),
+        );
+    }
+
+    /// Listeners that are the provider's from now on, whoever has made them: its cgroup may be made again meanwhile.
+    pub fn own(&mut self, provider: &str, listeners: &[Listener]) -> Result<()> {
+        let Some(own) = self.in_force.policy.providers.iter().find(|own| own.name == provider) else { return Ok(()) };
+        for listener in listeners {
+            self.engine.own_listener(listener.as_fd(), own.handle)?;
+            self.state.marked.insert(listener.inode() as u32);
+        }
+        self.write_state();
+        Ok(())
+    }
+
+    /// Inodes of listeners that are their providers' by marks.
+    fn marked(&self) -> BTreeSet<u32> {
+        self.sessions.marked().union(&self.state.marked).copied().collect()
+    }
+
+    /// What cannot be written is said, and is written with the next policy.
+    fn write_state(&self) {
+        if let Err(error) = self.state_file.write(&self.state) {
+            self.news.warn(format!("{error:#}"));
+        }
     }
 
     fn tell_change(&self, kind: EventKind, change: &Change) {
@@ -170,23 +219,17 @@ impl Core {
         self.news.send(event);
     }
 
-    /// Products may come by ever new names.
-    fn forget_handles(&mut self) {
-        if self.state.handles.names().iter().filter(|name| !name.is_empty()).count() > MOST_NAMES {
-            let policy = &self.in_force.policy;
-            self.state.handles.retain(|name| policy.providers.iter().any(|provider| provider.name == name));
-        }
-    }
-
-    /// As it is to be in force: with handles, and without filters that redirect to a service that stands still, where it
-    /// is to be passed by.
+    /// As it is to be in force: with handles, and past a service that stands still, where it is to be passed by. As where
+    /// it is dead, what it would redirect goes to the next one, and what it blocks stays blocked.
     fn effective(&mut self, candidate: &Candidate) -> Policy {
         let mut policy = candidate.resolved.policy.clone();
         self.state.handles.give(&mut policy);
         let stopped = self.health.stopped();
         for provider in policy.providers.iter_mut() {
             if provider.on_dead == OnDead::Open && stopped.contains(&provider.name) {
-                provider.filters.clear();
+                let filters = provider.filters.iter_mut();
+                let redirects = filters.filter(|filter| matches!(filter.action, Action::Redirect { .. }));
+                redirects.for_each(|filter| filter.action = Action::Skip);
             }
         }
         policy
@@ -211,28 +254,27 @@ impl Core {
             );
             return Err(Refused::Conflict(what));
         }
-        let marked = &mut self.sessions.marked();
+        let marked = &mut self.marked();
         marked.extend(registration.iter().flat_map(|registration| registration.marked().iter().copied()));
         let seen = Seen { listening: &listening, marked };
         let Ground { hierarchy, governed, .. } = &self.ground;
-        let (places, _) = Places::of(&policy, seen, &self.in_force.places, hierarchy, governed);
+        let (places, _) = Places::of(&policy, seen, &self.in_force.places, hierarchy, governed)?;
         // Services can ask before they get the first connection, and as long as they may have one.
-        if self.engine.attachments().next().is_some() {
+        if self.is_at_work() {
             places.attach(&mut self.engine, hierarchy)?;
-        }
-        for (name, listeners) in registration.iter().flat_map(|registration| &registration.listeners) {
-            let Some(provider) = policy.providers.iter().find(|provider| provider.name == *name) else { continue };
-            for listener in listeners {
-                self.engine.own_listener(listener.as_fd(), provider.handle)?;
-            }
         }
         // Before it is in force: whoever adopts the engine then knows whose the handles are.
         let saved = self.save(&candidate, registration)?;
-        if let Err(error) = self.engine.apply(&image) {
+        let done = self.mark(&policy, registration).and_then(|()| self.engine.apply(&image));
+        if let Err(error) = done {
+            for listener in registration.iter().flat_map(|own| &own.listeners).flat_map(|(_, listeners)| listeners) {
+                let _ = self.engine.disown_listener(listener.as_fd());
+            }
             self.state = saved;
-            self.state_file.write(&self.state)?;
+            self.write_state();
             return Err(error.into());
         }
+        self.listening = listening;
         self.in_force = InForce { policy, generation, since: Timestamp::now(), places };
         self.candidate = candidate;
         self.is_stale = false;
@@ -241,7 +283,26 @@ impl Core {
         let (contents, source) = (contents(&summary), &summary.source);
         let what = format!("policy {generation} is in force: {contents}, from {source}");
         self.news.tell(EventKind::Policy, what);
+        if self.is_at_work()
+            && let Err(error) = self.attach_services()
+        {
+            self.news.warn(crate::one_line(&error));
+        }
         Ok(())
+    }
+
+    fn mark(&self, policy: &Policy, registration: Option<&Registration>) -> Result<(), carnet_engine::Error> {
+        for (name, listeners) in registration.iter().flat_map(|registration| &registration.listeners) {
+            let Some(provider) = policy.providers.iter().find(|provider| provider.name == *name) else { continue };
+            for listener in listeners {
+                self.engine.own_listener(listener.as_fd(), provider.handle)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_at_work(&self) -> bool {
+        self.engine.attachments().next().is_some()
     }
 
     fn note_replaced(&mut self) {
@@ -261,7 +322,12 @@ impl Core {
 
     /// Takes everything out of the kernel.
     pub fn down(self) -> Result<pin::Removed> {
-        let removed = self.engine.take_down()?;
+        let pins = &self.ground.pins;
+        // Half of it must not be left behind.
+        let removed = self.engine.take_down().or_else(|error| match pin::remove(pins) {
+            Ok(Some(removed)) => Ok(removed),
+            _ => Err(error),
+        })?;
         self.state_file.remove()?;
         Ok(removed)
     }
@@ -315,9 +381,9 @@ impl Core {
     }
 
     /// Directories of the owners' cgroups, by their ids.
-    pub fn cgroups(&self) -> BTreeMap<u64, PathBuf> {
+    pub fn cgroups(&self) -> Result<BTreeMap<u64, PathBuf>> {
         let owners = self.in_force.policy.providers.iter().flat_map(|provider| &provider.owners);
-        self.ground.hierarchy.paths_of(&owners.filter_map(Owner::cgroup).collect::<BTreeSet<_>>())
+        Ok(self.ground.hierarchy.paths_of(&owners.filter_map(Owner::cgroup).collect())?)
     }
 
     /// Where it is at work.
@@ -353,6 +419,11 @@ impl Core {
     /// How providers do.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Who listened at the last look.
+    pub fn listening(&self) -> &Listening {
+        &self.listening
     }
 
     /// This host.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use carnet_control::{ProviderState, Stranger};
 use carnet_engine::cgroup::Hierarchy;
-use carnet_engine::{Listener, listeners_on};
+use carnet_engine::{Listener, listeners_on, waiting_on};
 use carnet_policy::{Owner, Policy, Provider};
 
 use crate::run::outside::serves;
@@ -18,6 +18,8 @@ pub struct Listening {
     found: Vec<Listener>,
     /// Cgroups by id, as far as they are to be seen: of the listeners and of the owners.
     cgroups: BTreeMap<u64, PathBuf>,
+    /// Connections that nobody has accepted yet, by port.
+    queues: BTreeMap<u16, BTreeSet<u64>>,
 }
 
 impl Listening {
@@ -28,7 +30,10 @@ impl Listening {
         let found = listeners_on(&ports.into_iter().collect::<Vec<_>>())?;
         let owners = policy.providers.iter().flat_map(|provider| &provider.owners);
         let ids = owners.filter_map(Owner::cgroup).chain(found.iter().map(|listener| listener.cgroup_id)).collect();
-        Ok(Self { cgroups: hierarchy.paths_of(&ids), found })
+        let full = found.iter().filter(|listener| listener.waiting > 0).map(|listener| listener.address.port());
+        let full: BTreeSet<u16> = full.collect();
+        let queues = full.into_iter().map(|port| Ok((port, waiting_on(port)?))).collect::<Result<_>>()?;
+        Ok(Self { cgroups: hierarchy.paths_of(&ids)?, found, queues })
     }
 
     /// Those that take connections to one of these addresses.
@@ -83,8 +88,8 @@ pub struct Health {
 struct Seen {
     state: ProviderState,
     /// Connections in its queues.
-    waiting: u32,
-    /// Looks in a row in which that has not become less.
+    waiting: BTreeSet<u64>,
+    /// Looks in a row in which none of those was accepted that had waited before.
     stuck: u32,
     stranger: Option<Stranger>,
 }
@@ -153,8 +158,10 @@ fn look(
     marked: &BTreeSet<u32>,
 ) -> Seen {
     let (own, strangers) = listening.of(provider, marked);
-    let waiting = own.iter().map(|listener| listener.waiting).sum();
-    let is_stuck = waiting > 0 && before.is_some_and(|before| before.waiting > 0 && before.waiting <= waiting);
+    let queues = own.iter().filter_map(|listener| listening.queues.get(&listener.address.port()));
+    let waiting: BTreeSet<u64> = queues.flatten().copied().collect();
+    // A busy service has a full queue, too, but not the same one.
+    let is_stuck = before.is_some_and(|before| !before.waiting.is_empty() && before.waiting.is_subset(&waiting));
     let stuck = if is_stuck { before.map_or(0, |before| before.stuck) + 1 } else { 0 };
     let state = match (own.is_empty(), strangers.is_empty()) {
         (false, _) if is_held => ProviderState::Held,
@@ -178,7 +185,7 @@ impl Seen {
                 format!("a process of uid {uid} that is not {name} listens on {address}; it gets no connection")
             }
             (ProviderState::Stopped, _) => {
-                format!("{name} takes no connections: {} wait in its queue", self.waiting)
+                format!("{name} takes no connections: {} wait in its queue", self.waiting.len())
             }
             (ProviderState::Held, _) => format!("new connections wait for {name} to come back"),
             _ => format!("{name} does not listen on {at}"),
@@ -186,7 +193,7 @@ impl Seen {
     }
 }
 
-/// Looks in a row at a queue that does not become shorter, after which its service counts as stopped.
+/// Looks in a row at a queue of which nothing is accepted, after which its service counts as stopped.
 const STUCK: u32 = 3;
 
 #[cfg(test)]
@@ -200,20 +207,26 @@ mod tests {
         Policy { providers: vec![Provider { listeners, ..provider }], ..Policy::default() }
     }
 
-    fn listening(all: &[(&str, u32, u32)]) -> Listening {
-        let found = all.iter().map(|&(at, uid, waiting)| {
+    /// With its uid and the first and last of the connections that wait.
+    type At = (&'static str, u32, (u64, u64));
+
+    const NOBODY: (u64, u64) = (1, 0);
+
+    fn listening(all: &[At]) -> Listening {
+        let found = all.iter().map(|&(at, uid, _)| {
             let mut listener = Listener::new(at.parse().unwrap());
-            (listener.uid, listener.waiting, listener.inode) = (uid, waiting, uid);
+            (listener.uid, listener.inode) = (uid, uid);
             listener
         });
-        Listening { found: found.collect(), cgroups: BTreeMap::new() }
+        let queues = all.iter().map(|(_, _, (first, last))| (80, (*first..=*last).collect()));
+        Listening { found: found.collect(), cgroups: BTreeMap::new(), queues: queues.collect() }
     }
 
-    fn states(looks: &[&[(&str, u32, u32)]], held: &[&str], marked: &[u32]) -> Vec<Option<ProviderState>> {
+    fn states(looks: &[&[At]], held: &[&str], marked: &[u32]) -> Vec<Option<ProviderState>> {
         let held = held.iter().map(ToString::to_string).collect();
         let marked = marked.iter().copied().collect();
         let mut health = Health::default();
-        let mut look = |all: &&[(&str, u32, u32)]| {
+        let mut look = |all: &&[At]| {
             let changes = health.look(&policy(), &listening(all), &held, &marked);
             changes.first().map(|change| change.state)
         };
@@ -224,18 +237,25 @@ mod tests {
     fn states_are_by_who_listens() {
         use ProviderState::{Alive, Dead, Held, Stranger};
         let looks: [&[_]; 5] =
-            [&[], &[("0.0.0.0:80", 7, 0)], &[("127.0.0.1:80", 8, 0)], &[("127.0.0.2:80", 7, 0)], &[]];
+            [&[], &[("0.0.0.0:80", 7, NOBODY)], &[("127.0.0.1:80", 8, NOBODY)], &[("127.0.0.2:80", 7, NOBODY)], &[]];
         assert_eq!(states(&looks, &[], &[]), [Some(Dead), Some(Alive), Some(Stranger), Some(Dead), None]);
         assert_eq!(states(&looks[..2], &["a"], &[]), [Some(Dead), Some(Held)]);
         assert_eq!(states(&looks[2..3], &[], &[8]), [Some(Alive)], "a listener that was passed");
     }
 
     #[test]
-    fn a_queue_that_does_not_become_shorter_is_a_stopped_service() {
+    fn a_queue_of_which_nothing_is_accepted_is_a_stopped_services() {
         use ProviderState::{Alive, Stopped};
-        let waits = |waiting| [("127.0.0.1:80", 7, waiting)];
-        let looks = [waits(1), waits(1), waits(2), waits(2), waits(1), waits(0)];
+        let waits = |queue| [("127.0.0.1:80", 7, queue)];
+        let looks = [waits((1, 1)), waits((1, 1)), waits((1, 2)), waits((1, 2)), waits((2, 2)), waits(NOBODY)];
         let looks: Vec<&[_]> = looks.iter().map(|look| &look[..]).collect();
         assert_eq!(states(&looks, &[], &[]), [Some(Alive), None, None, Some(Stopped), Some(Alive), None]);
+    }
+
+    #[test]
+    fn a_busy_service_is_not_a_stopped_one() {
+        let looks: Vec<_> = (1..20).map(|look| [("127.0.0.1:80", 7, (look * 10, look * 10 + 4000))]).collect();
+        let looks: Vec<&[_]> = looks.iter().map(|look| &look[..]).collect();
+        assert_eq!(states(&looks, &[], &[])[1..], [None; 18]);
     }
 }

@@ -30,6 +30,8 @@ impl Held {
     pub fn release(&mut self, provider: &str) -> Option<io::Result<Vec<Listener>>> {
         let holding = self.0.get_mut(provider)?;
         holding.is_released = true;
+        // By then it accepts, or has died again: connections are not to wait for nobody.
+        holding.until = holding.until.min(Instant::now() + TIME_TO_ACCEPT);
         let duplicate = |listener: &Listener| {
             let descriptor: OwnedFd = listener.as_fd().try_clone_to_owned()?;
             Listener::try_from(descriptor).map_err(io::Error::other)
@@ -44,8 +46,8 @@ impl Held {
 
     /// Until when listeners of one of these are kept for it.
     pub fn until(&self, providers: &[String]) -> Option<Instant> {
-        let waited_for = self.0.iter().filter(|(name, holding)| !holding.is_released && providers.contains(name));
-        waited_for.map(|(_, holding)| holding.until).max()
+        let theirs = self.0.iter().filter(|(name, _)| providers.contains(name));
+        theirs.map(|(_, holding)| holding.until).max()
     }
 
     /// Closes those whose time is over. Returns names of providers that have not asked for theirs.
@@ -60,6 +62,9 @@ impl Held {
         self.0.remove(provider);
     }
 }
+
+/// A provider that has its listeners again has this long before the daemon closes its own descriptors of them.
+const TIME_TO_ACCEPT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

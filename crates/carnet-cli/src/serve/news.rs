@@ -1,7 +1,8 @@
 //! What has happened, for those who follow it and for the daemon's own log.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use carnet_control::{Event, EventKind};
 use jiff::Timestamp;
@@ -13,7 +14,7 @@ use crate::run::complain;
 #[derive(Debug)]
 pub struct News {
     sender: broadcast::Sender<Arc<Event>>,
-    said: Mutex<HashSet<String>>,
+    said: Mutex<HashMap<String, Instant>>,
 }
 
 impl News {
@@ -43,10 +44,12 @@ impl News {
         self.tell(EventKind::Warning, message);
     }
 
-    /// The same, said once.
+    /// The same, said once an hour.
     pub fn once(&self, message: String) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() < MOST_SAID && said.insert(message.clone()) {
+        said.retain(|_, when| when.elapsed() < SAID_AGAIN);
+        if said.len() < MOST_SAID && !said.contains_key(&message) {
+            said.insert(message.clone(), Instant::now());
             self.warn(message);
         }
     }
@@ -61,3 +64,4 @@ impl News {
 
 const MOST_BEHIND: usize = 1024;
 const MOST_SAID: usize = 256;
+const SAID_AGAIN: Duration = Duration::from_secs(3600);

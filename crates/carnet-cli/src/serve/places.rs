@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use carnet_engine::Engine;
@@ -41,7 +42,7 @@ impl Places {
         before: &Self,
         hierarchy: &Hierarchy,
         governed: &Path,
-    ) -> (Self, Vec<PathBuf>) {
+    ) -> Result<(Self, Vec<PathBuf>)> {
         let mut ids = BTreeSet::new();
         let mut seen_now = BTreeMap::<String, BTreeSet<u64>>::new();
         for provider in &policy.providers {
@@ -54,11 +55,11 @@ impl Places {
             ids.extend(&own);
             seen_now.insert(provider.name.clone(), own);
         }
-        let paths = hierarchy.paths_of(&ids);
+        let paths = hierarchy.paths_of(&ids)?;
         seen_now.values_mut().for_each(|own| own.retain(|id| paths.contains_key(id)));
         let (above, places): (Vec<_>, Vec<_>) =
             paths.into_values().partition(|path| path != governed && governed.starts_with(path));
-        (Self { outermost: outermost(places, governed), seen: seen_now }, above)
+        Ok((Self { outermost: outermost(places, governed), seen: seen_now }, above))
     }
 
     /// Attaches what is not attached yet. One that has gone meanwhile is left out: its service has gone with it.
@@ -73,15 +74,30 @@ impl Places {
         Ok(())
     }
 
-    /// Takes programs off cgroups that are neither among these nor the governed one.
-    pub fn detach_others(&self, engine: &mut Engine, hierarchy: &Hierarchy, governed: u64) -> Result<()> {
-        let mut kept = BTreeSet::from([governed]);
-        for path in self.outermost.keys() {
-            kept.extend(Cgroup::open(hierarchy, path).map(|cgroup| cgroup.id()));
-        }
-        let there: BTreeSet<u64> = engine.attachments().map(|at| at.cgroup).collect();
-        for &cgroup in there.difference(&kept) {
-            engine.detach(cgroup)?;
+    /// Takes programs off cgroups that have been neither among these nor the governed one for a while: what is on its way
+    /// to a service has to arrive, and what it has accepted to go on. Those that are not to be seen stay as they are: they
+    /// have been removed, and programs are at work on them as long as there are sockets of theirs.
+    ///
+    /// `unneeded` is since when each has not been needed.
+    pub fn detach_others(
+        &self,
+        engine: &mut Engine,
+        hierarchy: &Hierarchy,
+        governed: u64,
+        unneeded: &mut BTreeMap<u64, Instant>,
+    ) -> Result<()> {
+        engine.forget_removed()?;
+        let there: BTreeSet<u64> = engine.attachments().map(|at| at.cgroup).filter(|id| *id != governed).collect();
+        let paths = hierarchy.paths_of(&there)?;
+        unneeded.retain(|cgroup, _| paths.get(cgroup).is_some_and(|path| !self.outermost.contains_key(path)));
+        for (cgroup, path) in paths {
+            match self.outermost.get(&path) {
+                None if unneeded.entry(cgroup).or_insert_with(Instant::now).elapsed() < LINGERING => {}
+                None => _ = engine.detach(cgroup)?,
+                // It was outside before.
+                Some(true) => _ = engine.narrow_to_services(cgroup)?,
+                Some(false) => {}
+            }
         }
         Ok(())
     }
@@ -98,6 +114,9 @@ fn outermost(mut all: Vec<PathBuf>, governed: &Path) -> BTreeMap<PathBuf, bool> 
     }
     places
 }
+
+/// As long as a records blob may be set after it was queried.
+const LINGERING: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {

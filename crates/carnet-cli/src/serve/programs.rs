@@ -147,8 +147,8 @@ mod tests {
         let child = Command::new(&path).stdin(Stdio::piped()).spawn().unwrap();
         let child = Killed(child);
         put();
-        assert_eq!(follow(&mut programs), (1, 1), "the new one");
-        assert_eq!(follow(&mut programs), (0, 2), "and the old one, which is run");
+        assert_eq!(follow(&mut programs), (1, 2), "the new one, and the old one, which is run");
+        assert_eq!(follow(&mut programs), (0, 2));
         drop(child);
         assert_eq!(follow(&mut programs), (0, 1));
         assert!(programs.replaced.is_empty());

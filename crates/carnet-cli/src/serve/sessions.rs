@@ -97,7 +97,8 @@ impl Sessions {
         let is_back = |session: &Session| {
             session.orphan_until.is_some()
                 && session.saved.uid == registration.saved.uid
-                && session.saved.providers.iter().any(|name| registration.saved.providers.contains(name))
+                && !session.saved.providers.is_empty()
+                && session.saved.providers.iter().all(|name| registration.saved.providers.contains(name))
         };
         self.all.iter().filter(|(_, session)| is_back(session)).map(|(id, _)| *id).collect()
     }
@@ -117,12 +118,17 @@ impl Sessions {
         }
     }
 
-    /// Takes those away whose products have not come back in time. Returns names of their providers.
-    pub fn forget_orphans(&mut self) -> Vec<String> {
+    /// Takes the one away that goes by this name in findings. Returns names of its providers.
+    pub fn forget(&mut self, of: &str) -> Vec<String> {
+        let gone = self.all.extract_if(.., |id, _| name(*id) == of);
+        gone.flat_map(|(_, session)| session.saved.providers).collect()
+    }
+
+    /// Takes those away whose products have not come back in time.
+    pub fn forget_orphans(&mut self) -> Vec<(SessionId, SavedSession)> {
         let now = Instant::now();
-        let gone: Vec<_> =
-            self.all.extract_if(.., |_, session| session.orphan_until.is_some_and(|end| end < now)).collect();
-        gone.into_iter().flat_map(|(_, session)| session.saved.providers).collect()
+        let is_over = |session: &Session| session.orphan_until.is_some_and(|end| end < now);
+        self.all.extract_if(.., |_, session| is_over(session)).map(|(id, session)| (id, session.saved)).collect()
     }
 
     /// For the next daemon, with one that is about to begin.
@@ -306,7 +312,7 @@ fn name(id: SessionId) -> String {
 }
 
 /// Products of an ended daemon have so long to find the next one.
-const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
+pub const TIME_TO_COME_BACK: Duration = Duration::from_secs(10);
 const MOST_NEWS: usize = 256;
 /// Between providers without ranks of their own.
 const RANKS_APART: u16 = 10;

@@ -23,6 +23,9 @@ pub struct State {
     /// The daemon's own policy file as it was when that policy came into force. Where it is still the same, a policy that
     /// was put in its place over the control socket stays.
     pub file: String,
+    /// Inodes of listeners that were held, which the kernel program knows by their marks.
+    #[serde(default)]
+    pub marked: BTreeSet<u32>,
     /// Registrations in force.
     pub sessions: Vec<SavedSession>,
 }

@@ -5,6 +5,7 @@ use std::mem;
 use carnet_abi::{Config, Policy};
 use carnet_policy::Image;
 use libbpf_rs::{MapCore, MapFlags, OpenObject};
+use zerocopy::FromBytes;
 
 use super::{claims, load};
 use crate::apply::Tables;
@@ -32,6 +33,20 @@ impl Engine {
     /// Generation of the policy in force; 0 where there has been none. The next one is to have a higher one.
     pub fn generation(&self) -> Result<u64, Error> {
         self.generation_in(self.config.policy_slot)
+    }
+
+    /// The highest redirect handle of the policy in force and the one before; 0 where there is none. Records of flows
+    /// may name providers by it.
+    pub fn newest_handle(&self) -> Result<u32, Error> {
+        let mut newest = 0;
+        for slot in [0_u32, 1] {
+            let policy = self.map("carnet_policies")?.lookup(&slot.to_ne_bytes(), MapFlags::ANY);
+            let policy = policy.map_err(|error| Error::bpf("cannot read the policy in force", error))?;
+            let Some(Ok(policy)) = policy.as_deref().map(Policy::ref_from_bytes) else { continue };
+            let providers = policy.provider.iter().take(policy.providers as usize);
+            newest = providers.map(|provider| provider.handle).fold(newest, u32::max);
+        }
+        Ok(newest)
     }
 
     fn generation_in(&self, slot: u32) -> Result<u64, Error> {

@@ -100,7 +100,7 @@ impl Found {
             links.push(FoundLink { program, cgroup, path: None, is_attached });
         }
         let ids = links.iter().map(|link| link.cgroup).collect();
-        let paths = Hierarchy::find().map_or_else(|_| BTreeMap::new(), |hierarchy| hierarchy.paths_of(&ids));
+        let paths = Hierarchy::find().and_then(|hierarchy| hierarchy.paths_of(&ids)).unwrap_or_default();
         for link in &mut links {
             link.path = paths.get(&link.cgroup).cloned();
         }

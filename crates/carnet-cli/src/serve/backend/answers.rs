@@ -52,7 +52,8 @@ pub fn applied(core: &Core, candidate: &Candidate, applied: bool, sent: &str) ->
 /// All of them, by rank.
 pub fn providers(core: &Core, flows: &Arc<Flows>) -> Vec<Provider> {
     let (_, counts) = flows.counts();
-    let paths = core.cgroups();
+    // Without them, owners are shown by their ids.
+    let paths = core.cgroups().unwrap_or_default();
     let provider = |provider: &policy::Provider| Provider {
         name: provider.name.clone(),
         rank: provider.rank,
@@ -117,7 +118,7 @@ pub fn check_speaker(core: &Core, caller: &Caller, provider: &str) -> Result<(),
     let Some(own) = core.policy().providers.iter().find(|own| own.name == provider) else {
         return Err(Problem::new(ProblemKind::NotFound, format!("there is no provider {provider:?}")));
     };
-    let paths = core.cgroups();
+    let paths = core.cgroups().map_err(|error| Problem::new(ProblemKind::Failed, crate::one_line(&error)))?;
     let mount = core.ground().hierarchy.mount();
     let is_own = |owner: &policy::Owner| match owner {
         policy::Owner::Uid(uid) => *uid == caller.uid,
@@ -142,7 +143,12 @@ pub fn check_speaker(core: &Core, caller: &Caller, provider: &str) -> Result<(),
 pub fn check_addresses(core: &Core, provider: &str, listeners: &[Listener]) -> Result<(), Problem> {
     let own = core.policy().providers.iter().find(|own| own.name == provider);
     let addresses = own.map_or(&[][..], |own| &own.listeners);
-    match listeners.iter().find(|listener| !listener.dialable().iter().any(|address| addresses.contains(address))) {
+    let at: HashSet<u64> = core.listening().at(addresses).map(|listener| listener.inode.into()).collect();
+    // What has begun to listen since the last look is known by its address.
+    let is_there = |listener: &Listener| {
+        at.contains(&listener.inode()) || listener.dialable().iter().any(|address| addresses.contains(address))
+    };
+    match listeners.iter().find(|listener| !is_there(listener)) {
         None => Ok(()),
         Some(other) => {
             let what = format!("{other} is no address of {provider:?}, which listens on {addresses:?}");

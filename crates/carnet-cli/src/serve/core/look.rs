@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use carnet_abi::COUNT_EVENTS_LOST;
 use carnet_control::{EventKind, ProviderState};
 use carnet_engine::cgroup::Cgroup;
 
@@ -10,6 +11,7 @@ use super::{Core, Ground};
 use crate::serve::health::Listening;
 use crate::serve::places::{Places, Seen};
 use crate::serve::policy::Refused;
+use crate::serve::sessions::TIME_TO_COME_BACK;
 
 impl Core {
     /// Looks again at what the policy names and who listens, and puts in force what has come of it. To be called about
@@ -17,6 +19,8 @@ impl Core {
     pub fn look(&mut self) {
         self.follow_governed();
         self.forget_orphans();
+        self.namespaces.forget_unused();
+        self.count_lost();
         if self.key_made.elapsed() > KEY_LIFE {
             self.key_made = Instant::now();
             if let Err(error) = self.engine.rotate_key() {
@@ -27,6 +31,11 @@ impl Core {
             let what = format!("the listeners of {provider} are held no more: their time is over");
             self.tell_provider(EventKind::Released, &provider, self.health.state(&provider), what);
         }
+        self.follow_up();
+    }
+
+    /// Puts in force what has come of a change, and says what has become of providers.
+    pub fn follow_up(&mut self) {
         if let Err(refused) = self.follow() {
             let complaint = refused.to_string();
             if self.complaint.as_ref() != Some(&complaint) {
@@ -59,7 +68,7 @@ impl Core {
     fn look_at_listeners(&mut self) -> Result<()> {
         let policy = &self.in_force.policy;
         self.listening = Listening::now(policy, &self.ground.hierarchy)?;
-        let changes = self.health.look(policy, &self.listening, &self.held.providers(), &self.sessions.marked());
+        let changes = self.health.look(policy, &self.listening, &self.held.providers(), &self.marked());
         for change in &changes {
             let kind = match change.state {
                 ProviderState::Stranger => EventKind::Stranger,
@@ -73,9 +82,11 @@ impl Core {
     /// Services come and go: they are made again in cgroups with other ids, or move.
     pub(super) fn attach_services(&mut self) -> Result<()> {
         let Ground { hierarchy, governed, .. } = &self.ground;
-        let marked = self.sessions.marked();
+        // Those of listeners that are gone may be others' by now.
+        self.state.marked.retain(|inode| self.listening.has(*inode));
+        let marked = self.marked();
         let seen = Seen { listening: &self.listening, marked: &marked };
-        let (places, above) = Places::of(&self.in_force.policy, seen, &self.in_force.places, hierarchy, governed);
+        let (places, above) = Places::of(&self.in_force.policy, seen, &self.in_force.places, hierarchy, governed)?;
         for path in above {
             self.news.once(format!(
                 "a service is in {}, which holds what is governed, too: it gets no records. Give it a cgroup of its own",
@@ -83,7 +94,10 @@ impl Core {
             ));
         }
         places.attach(&mut self.engine, hierarchy)?;
-        places.detach_others(&mut self.engine, hierarchy, self.governed.id())?;
+        // Where services of the daemon before were seen is not known: they get time to listen again.
+        if !self.is_adopted || self.began.elapsed() > TIME_TO_COME_BACK {
+            places.detach_others(&mut self.engine, hierarchy, self.governed.id(), &mut self.unneeded)?;
+        }
         self.in_force.places = places;
         Ok(())
     }
@@ -108,11 +122,19 @@ impl Core {
     }
 
     fn forget_orphans(&mut self) {
-        let gone = self.sessions.forget_orphans();
-        if !gone.is_empty() {
-            self.is_stale = true;
-            self.news.warn(format!("{} did not register again, and got out of force", gone.join(", ")));
+        for (id, session) in self.sessions.forget_orphans() {
+            self.is_over(id, &session, "is over: it did not come back");
         }
+    }
+
+    fn count_lost(&mut self) {
+        let Ok(counters) = self.engine.counters() else { return };
+        let lost = counters[COUNT_EVENTS_LOST];
+        if lost > self.lost {
+            let what = format!("{} events had no room: flows may be missing, or look open for ever", lost - self.lost);
+            self.news.tell(EventKind::EventsLost, what);
+        }
+        self.lost = lost;
     }
 }
 

@@ -1,5 +1,6 @@
 //! From what the daemon before has left, or from nothing, to a policy in force.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -17,7 +18,7 @@ use crate::serve::health::{Health, Listening};
 use crate::serve::held::Held;
 use crate::serve::namespaces::Namespaces;
 use crate::serve::news::News;
-use crate::serve::policy::{Candidate, Files};
+use crate::serve::policy::{Candidate, Files, Refused};
 use crate::serve::programs::Programs;
 use crate::serve::sessions::Sessions;
 use crate::serve::state::{PolicyText, State, StateFile};
@@ -28,8 +29,9 @@ impl Core {
     /// A new engine has its policy before it is pinned, and is pinned before it is attached anywhere: whoever is killed
     /// in between leaves nothing that redirects to nobody.
     pub fn start(ground: Ground, news: Arc<News>) -> Result<Self> {
-        let namespaces = Namespaces::default();
-        let host = ThisHost::new().with_netns(move |path| namespaces.cookie(path));
+        let namespaces = Arc::new(Namespaces::default());
+        let asked = Arc::clone(&namespaces);
+        let host = ThisHost::new().with_netns(move |path| asked.cookie(path));
         let state_file = StateFile::in_folder(&ground.state)?;
         let governed = Cgroup::open(&ground.hierarchy, &ground.governed)?;
         let adopted = adopt(&ground.pins)?;
@@ -42,11 +44,13 @@ impl Core {
             None => Engine::load(&governed, &Options::default())?,
         };
         let left = state_file.read().unwrap_or_else(|error| {
-            news.warn(format!("{error:#}. Handles are given anew, and registrations are lost"));
+            news.warn(format!("{error:#}. Registrations are lost"));
             None
         });
         let mut state = left.filter(|state| state.engine == engine.id()).unwrap_or_default();
         state.engine = engine.id();
+        // Records and marks may name those that nobody knows any more.
+        state.handles.begin_after(engine.newest_handle()?);
         let mut sessions = Sessions::left(std::mem::take(&mut state.sessions));
         let candidate = first(&ground.file, &mut state, &mut sessions, &host, &news, is_adopted)?;
 
@@ -74,6 +78,10 @@ impl Core {
             held: Held::default(),
             news,
             key_made: Instant::now(),
+            began: Instant::now(),
+            lost: 0,
+            unneeded: BTreeMap::new(),
+            namespaces,
             _routes: routes,
             is_adopted,
             ground,
@@ -153,19 +161,29 @@ fn first(
 
 /// What products have registered may not go together with it any more: they are left out then.
 fn read(given: PolicyText, file: &Path, sessions: &mut Sessions, host: &ThisHost, news: &News) -> Result<Candidate> {
-    let with = |sessions: &Sessions| {
-        let candidate = Candidate::read(given.clone(), Files::Beside(file), &sessions.texts(), host, Vec::new());
-        candidate.map_err(anyhow::Error::new)
+    let with =
+        |added: &[(String, String)]| Candidate::read(given.clone(), Files::Beside(file), added, host, Vec::new());
+    let all = sessions.texts();
+    let error = match with(&all) {
+        Ok(candidate) => return Ok(candidate),
+        Err(error @ Refused::Mistakes(_)) if !all.is_empty() => error,
+        Err(error) => return Err(error.into()),
     };
-    with(sessions).or_else(|error| {
-        if sessions.texts().is_empty() {
-            return Err(error);
+    // One after the other: those that go together with the policy stay.
+    let mut candidate = with(&[]).map_err(|_| error)?;
+    let mut kept = Vec::new();
+    for (name, text) in all {
+        kept.push((name.clone(), text));
+        match with(&kept) {
+            Ok(more) => candidate = more,
+            Err(error) => {
+                kept.pop();
+                let providers = sessions.forget(&name).join(", ");
+                news.warn(format!("{error}\nThe registration of {providers} is out of force"));
+            }
         }
-        let alone = with(&Sessions::default())?;
-        news.warn(format!("{error}\nWhat products had registered is out of force"));
-        *sessions = Sessions::default();
-        Ok(alone)
-    })
+    }
+    Ok(candidate)
 }
 
 /// The policy file as it is now.
