@@ -239,4 +239,13 @@ static __always_inline __u32 provider_with_handle(__u32 handle, __u32 slot)
 	return owning_provider(owned_by(OWNER_HANDLE, handle, OWNED_ANY, slot));
 }
 
+/*
+ * Policies are exchanged while flows are on their way. What the one before has decided counts until its image is
+ * written over, which is with the policy after the one in force.
+ */
+static __always_inline __u32 slot_before(__u32 slot)
+{
+	return !slot;
+}
+
 #endif /* CARNET_OWNER_H */

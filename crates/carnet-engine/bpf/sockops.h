@@ -140,6 +140,14 @@ static __always_inline void sockops_unannounced(struct bpf_sock_ops *ctx, struct
 	accepted_event(CARNET_EVENT_LOST, bpf_get_socket_cookie(ctx), NULL, provider_at(policy, i)->handle, ends);
 }
 
+/* The index of the provider with this handle, where the socket came from a listener of its; or CARNET_NONE. */
+static __noinline __u32 provider_reached(struct bpf_sock *sk, __u32 handle, __u32 slot)
+{
+	__u32 i = provider_with_handle(handle, slot);
+
+	return i < CARNET_MAX_PROVIDERS && owned_arrivals(sk, i, slot) & OWNED_WANTED ? i : CARNET_NONE;
+}
+
 /* A listener's new socket. The only place where a record passes from one socket to another. */
 static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
@@ -168,8 +176,13 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	flow = bpf_map_lookup_elem(&carnet_handovers, &tuple);
 	if (!flow)
 		return sockops_unannounced(ctx, sk, policy, slot, &ends);
-	i = provider_with_handle(flow->handle, slot);
-	if (i >= CARNET_MAX_PROVIDERS || !(owned_arrivals(sk, i, slot) & OWNED_WANTED)) {
+	i = provider_reached(sk, flow->handle, slot);
+	if (i >= CARNET_MAX_PROVIDERS) {
+		slot = slot_before(slot);
+		policy = carnet_policy_at(slot);
+		i = provider_reached(sk, flow->handle, slot);
+	}
+	if (i >= CARNET_MAX_PROVIDERS || !policy) {
 		/* SO_REUSEPORT or a quick successor: somebody else got it. Neither connection nor record. */
 		carnet_count(CARNET_COUNT_STRANGERS);
 		accepted_event(CARNET_EVENT_STRANGER, bpf_get_socket_cookie(ctx), flow, flow->handle, &ends);

@@ -271,6 +271,10 @@ static __always_inline bool caller_owns_newest(const struct carnet_records *blob
 	__u32 slot = policy_slot_now(config);
 	__u32 i = provider_with_handle(record_newest(blob), slot);
 
+	if (i >= CARNET_MAX_PROVIDERS) {
+		slot = slot_before(slot);
+		i = provider_with_handle(record_newest(blob), slot);
+	}
 	return i < CARNET_MAX_PROVIDERS && carnet_owned_by_caller(i, slot) & OWNED_WANTED;
 }
 
