@@ -195,7 +195,9 @@ fn errno_symbol(error: i32) -> Option<String> {
 /// The errno with this symbol; 0 where there is none.
 pub fn errno_of(symbol: &str) -> i32 {
     let number = symbol.parse().ok();
-    number.or_else(|| (1..=LAST_ERRNO).find(|error| errno_symbol(*error).as_deref() == Some(symbol))).unwrap_or_default()
+    number
+        .or_else(|| (1..=LAST_ERRNO).find(|error| errno_symbol(*error).as_deref() == Some(symbol)))
+        .unwrap_or_default()
 }
 
 /// `REASON_*` with this word. A word that this version does not know is a reason that it does not know.
@@ -215,7 +217,7 @@ fn reason(reason: u32) -> (&'static str, &'static str) {
         carnet_abi::REASON_OWN_LISTENER => ("own-listener", "a service dialled itself, or one before it"),
         carnet_abi::REASON_NOT_DIRECT => ("not-direct", "a service's port, which is not for applications"),
         carnet_abi::REASON_TERMINAL => ("terminal", "an explicit proxy's own connection"),
-        carnet_abi::REASON_RUNAWAY => ("runaway", "too many connections at once, a loop? See --loop-limit, in-flight-limit"),
+        carnet_abi::REASON_RUNAWAY => ("runaway", "too many connections at once, a loop? See in-flight-limit"),
         carnet_abi::REASON_TOO_DEEP => ("too-deep", "16 services have had it already"),
         carnet_abi::REASON_SPECIAL => ("special", "broadcast, multicast or link-local"),
         carnet_abi::REASON_KERNEL => ("kernel", "a kernel thread's"),
