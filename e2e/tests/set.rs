@@ -36,6 +36,22 @@ fn only_the_newest_provider_may_set() {
     assert_eq!(scene.set(1, &own, newer.as_bytes()), Ok(()));
 }
 
+/// What a policy has decided is carried on under the next one, though not for ever.
+#[test]
+fn one_that_has_left_the_policy_may_finish_what_it_has_until_the_policy_after_the_next() {
+    let mut scene = Scene::new();
+    let (blob, flow) = (scene.blob(), Redirect::of(&scene.accepted).flow().unwrap());
+    scene.sandbox.policy.providers.remove(scene.first.index);
+    scene.sandbox.apply();
+    let (socket, own) = (scene.socket(), scene.socket());
+    assert_eq!(scene.set(1, &socket, &blob), Err(EACCES), "it is nobody else's");
+    assert_eq!(scene.set(0, &socket, &blob), Ok(()));
+    scene.assert_goes_on(socket, &flow);
+    scene.sandbox.apply();
+    assert_eq!(scene.set(0, &own, &blob), Err(EACCES));
+    scene.assert_goes_on_as_nothing(own);
+}
+
 /// Outside of the services' cgroups there is nothing to take a record.
 #[test]
 fn sockets_outside_the_services() {

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use carnet_control::{EventKind, ProviderState};
 use carnet_e2e::daemon::Table;
-use carnet_e2e::sockets::{accept, connect, listen};
+use carnet_e2e::sockets::{accept, connect, listen, until};
 use carnet_e2e::{Daemon, Ground, Running, enter};
+use nix::errno::Errno;
 
 const THROUGH: &str = env!("CARGO_BIN_EXE_carnet-e2e-through");
 
@@ -29,6 +30,31 @@ fn a_stopped_service_is_passed_by_where_the_policy_says_so() {
     assert_eq!(came(&mut stage.accept()), *b"mw", "what waited is carried");
     events.wait_for(EventKind::Policy, "is in force");
     stage.assert_carried();
+}
+
+#[test]
+fn what_a_service_blocks_stays_blocked_while_it_is_passed_by() {
+    let stage = Stage::new("open");
+    // Somebody listens there, so that it is seen whether one gets through.
+    let forbidden = listen("127.0.0.1:0");
+    let to = forbidden.local_addr().unwrap();
+    let block = format!(
+        "[[provider.filter]]\nname = \"no\"\nmatch = {{ remote = \"127.0.0.1\", remote-port = {} }}\naction = \"block\"\n",
+        to.port()
+    );
+    stage.daemon.apply(&(stage.daemon.told(&["policy"]) + &block));
+    let knock = || stage.ground.within(&stage.ground.app, || connect(to)).err();
+    assert_eq!(knock(), Some(Errno::EACCES as i32));
+
+    stage.service.stop();
+    let _waiting = stage.client();
+    stage.daemon.wait_for_state("s", ProviderState::Stopped);
+    until("it to be passed by", || (!stage.is_waiting()).then_some(()));
+    assert_eq!(knock(), Some(Errno::EACCES as i32));
+    assert_eq!(stage.daemon.provider("s").filters, 2);
+    stage.service.resume();
+    stage.daemon.wait_for_state("s", ProviderState::Alive);
+    assert_eq!(knock(), Some(Errno::EACCES as i32));
 }
 
 #[test]

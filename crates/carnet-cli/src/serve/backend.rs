@@ -192,7 +192,11 @@ impl Backend for Daemon {
             let pins = core.ground().pins.display().to_string();
             let removed = core.down();
             shared.down.send_replace(true);
-            let removed = removed.map_err(|error| Problem::new(ProblemKind::Failed, crate::one_line(&error)))?;
+            let removed = removed.map_err(|error| {
+                let what = format!("{}. `carnet down` again removes what is left", crate::one_line(&error));
+                shared.news.warn(what.clone());
+                Problem::new(ProblemKind::Failed, what)
+            })?;
             Ok(Removed { removed: vec![format!("{} links, and what was pinned at {pins}", removed.links)] })
         };
         let done = self.0.runtime.spawn_blocking(work).await;

@@ -310,6 +310,11 @@ impl Core {
             let what = format!("{path} is another file now; processes that run the one before count as it, too");
             self.news.tell(EventKind::Replaced, what);
         }
+        let programs = self.programs.saved();
+        if programs != self.state.programs {
+            self.state.programs = programs;
+            self.write_state();
+        }
     }
 
     /// Returns the state as it was.

@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 use carnet_policy::Handles;
 use serde::{Deserialize, Serialize};
 
+use super::programs::SavedProgram;
+
 /// Kept in a file that is replaced as a whole, before what it says is put in force.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct State {
@@ -26,6 +28,9 @@ pub struct State {
     /// Inodes of listeners that were held, which the kernel program knows by their marks.
     #[serde(default)]
     pub marked: BTreeSet<u32>,
+    /// Programs that the policy names.
+    #[serde(default)]
+    pub programs: Vec<SavedProgram>,
     /// Registrations in force.
     pub sessions: Vec<SavedSession>,
 }

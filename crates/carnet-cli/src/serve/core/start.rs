@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use carnet_control::EventKind;
 use carnet_engine::cgroup::Cgroup;
 use carnet_engine::{Engine, ErrorKind, Options, pin};
+use carnet_policy::Executable;
 
 use super::{Core, Ground, InForce};
 use crate::host::ThisHost;
@@ -52,7 +53,10 @@ impl Core {
         // Records and marks may name those that nobody knows any more.
         state.handles.begin_after(engine.newest_handle()?);
         let mut sessions = Sessions::left(std::mem::take(&mut state.sessions));
-        let candidate = first(&ground.file, &mut state, &mut sessions, &host, &news, is_adopted)?;
+        let programs = Programs::left(&state.programs);
+        let kept = programs.kept();
+        let reading = Reading { file: &ground.file, host: &host, kept: &kept, news: &news };
+        let candidate = reading.first(&mut state, &mut sessions, is_adopted)?;
 
         let routes = engine.routes().and_then(|routes| routes.watch(|notice| complain(&notice.to_string())));
         let routes = routes.map_err(|error| news.warn(format!("{error}. Every destination counts as reachable"))).ok();
@@ -71,7 +75,7 @@ impl Core {
             in_force,
             is_stale: false,
             complaint: None,
-            programs: Programs::default(),
+            programs,
             health: Health::default(),
             listening: Listening::default(),
             sessions,
@@ -125,65 +129,69 @@ fn adopt(pins: &Path) -> Result<Option<pin::Adopted>> {
     }
 }
 
-/// The policy to begin with: the file's, or the one that was put in its place since.
-fn first(
-    file: &Path,
-    state: &mut State,
-    sessions: &mut Sessions,
-    host: &ThisHost,
-    news: &News,
-    is_adopted: bool,
-) -> Result<Candidate> {
-    let in_force = (is_adopted && !state.policy.text.is_empty()).then(|| state.policy.clone());
-    let given = read_file(file);
-    if let (Some(in_force), Ok(given)) = (&in_force, &given)
-        && given.text == state.file
-        && given.source != in_force.source
-        && let Ok(candidate) = read(in_force.clone(), file, sessions, host, news)
-    {
-        news.tell(EventKind::Policy, format!("the policy from {} stays in force", in_force.source));
-        return Ok(candidate);
-    }
-    let candidate = given.and_then(|given| read(given, file, sessions, host, news));
-    match (candidate, in_force) {
-        (Ok(candidate), _) => {
-            state.file.clone_from(&candidate.given.text);
-            Ok(candidate)
-        }
-        // Connections are governed as before; whoever mends the file has it read again.
-        (Err(error), Some(in_force)) => {
-            news.warn(format!("{error:#}\nThe policy that was in force stays"));
-            read(in_force, file, sessions, host, news)
-        }
-        (Err(error), None) => Err(error),
-    }
+/// What the first policy is read with.
+struct Reading<'a> {
+    file: &'a Path,
+    host: &'a ThisHost,
+    kept: &'a [(String, Executable)],
+    news: &'a News,
 }
 
-/// What products have registered may not go together with it any more: they are left out then.
-fn read(given: PolicyText, file: &Path, sessions: &mut Sessions, host: &ThisHost, news: &News) -> Result<Candidate> {
-    let with =
-        |added: &[(String, String)]| Candidate::read(given.clone(), Files::Beside(file), added, host, Vec::new());
-    let all = sessions.texts();
-    let error = match with(&all) {
-        Ok(candidate) => return Ok(candidate),
-        Err(error @ Refused::Mistakes(_)) if !all.is_empty() => error,
-        Err(error) => return Err(error.into()),
-    };
-    // One after the other: those that go together with the policy stay.
-    let mut candidate = with(&[]).map_err(|_| error)?;
-    let mut kept = Vec::new();
-    for (name, text) in all {
-        kept.push((name.clone(), text));
-        match with(&kept) {
-            Ok(more) => candidate = more,
-            Err(error) => {
-                kept.pop();
-                let providers = sessions.forget(&name).join(", ");
-                news.warn(format!("{error}\nThe registration of {providers} is out of force"));
+impl Reading<'_> {
+    /// The policy to begin with: the file's, or the one that was put in its place since.
+    fn first(&self, state: &mut State, sessions: &mut Sessions, is_adopted: bool) -> Result<Candidate> {
+        let in_force = (is_adopted && !state.policy.text.is_empty()).then(|| state.policy.clone());
+        let given = read_file(self.file);
+        if let (Some(in_force), Ok(given)) = (&in_force, &given)
+            && given.text == state.file
+            && given.source != in_force.source
+            && let Ok(candidate) = self.read(in_force.clone(), sessions)
+        {
+            self.news.tell(EventKind::Policy, format!("the policy from {} stays in force", in_force.source));
+            return Ok(candidate);
+        }
+        let candidate = given.and_then(|given| self.read(given, sessions));
+        match (candidate, in_force) {
+            (Ok(candidate), _) => {
+                state.file.clone_from(&candidate.given.text);
+                Ok(candidate)
             }
+            // Connections are governed as before; whoever mends the file has it read again.
+            (Err(error), Some(in_force)) => {
+                self.news.warn(format!("{error:#}\nThe policy that was in force stays"));
+                self.read(in_force, sessions)
+            }
+            (Err(error), None) => Err(error),
         }
     }
-    Ok(candidate)
+
+    /// What products have registered may not go together with it any more: such a one is left out then.
+    fn read(&self, given: PolicyText, sessions: &mut Sessions) -> Result<Candidate> {
+        let with = |added: &[(String, String)]| {
+            Candidate::read(given.clone(), Files::Beside(self.file), added, self.host, self.kept.to_vec())
+        };
+        let all = sessions.texts();
+        let error = match with(&all) {
+            Ok(candidate) => return Ok(candidate),
+            Err(error @ Refused::Mistakes(_)) if !all.is_empty() => error,
+            Err(error) => return Err(error.into()),
+        };
+        // One after the other: those that go together with the policy stay.
+        let mut candidate = with(&[]).map_err(|_| error)?;
+        let mut together = Vec::new();
+        for (name, text) in all {
+            together.push((name.clone(), text));
+            match with(&together) {
+                Ok(more) => candidate = more,
+                Err(error) => {
+                    together.pop();
+                    let providers = sessions.forget(&name).join(", ");
+                    self.news.warn(format!("{error}\nThe registration of {providers} is out of force"));
+                }
+            }
+        }
+        Ok(candidate)
+    }
 }
 
 /// The policy file as it is now.
