@@ -121,7 +121,7 @@ fn the_order_changes_all_the_time_under_load() {
     }
     let skipped = chains.values().filter(|chain| chain.len() < 5).count();
     println!("{changes} orders; {skipped} of {FLOWS} flows were passed by a service that had come to be below them");
-    assert!(changes > 100 && skipped > 0, "it has changed under flows: {changes}, {skipped}");
+    assert!(changes > 20 && skipped > 0, "it has changed under flows: {changes}, {skipped}");
     until("the flows to be over", || (sandbox.engine.open_flights().unwrap() == 0).then_some(()));
 }
 

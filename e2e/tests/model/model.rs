@@ -28,6 +28,8 @@ pub type SockId = usize;
 pub struct Model {
     base: Policy,
     policy: Policy,
+    /// The one that was in force before.
+    before: Policy,
     image: Image,
     /// Counts policies; a context outlives its own by one.
     generation: u64,
@@ -214,6 +216,7 @@ impl Model {
         Self {
             base: base.clone(),
             policy,
+            before: Policy::default(),
             image,
             generation: 0,
             key: 0,
@@ -248,7 +251,7 @@ impl Model {
             Op::Listen { by, slot, port, v6 } => self.listen(by.cgroup(), slot, port, v6),
             Op::Policy { variant } => {
                 self.generation += 1;
-                self.policy = policies::variant(&self.base, variant);
+                self.before = std::mem::replace(&mut self.policy, policies::variant(&self.base, variant));
                 self.image = self.policy.compile(self.generation).expect("a valid policy");
                 Answer::Error(0)
             }
@@ -370,6 +373,18 @@ impl Model {
     /// The one that counts where there are several: the last in the order.
     fn highest(&self, owners: &[usize]) -> Option<usize> {
         owners.iter().copied().max_by_key(|&at| self.policy.providers[at].rank)
+    }
+
+    /// Whether what is made in this role's cgroup is the provider's with this handle: by the policy in force, or where that
+    /// has no such provider, by the one before.
+    fn is_newest(&self, role: Role, handle: u32) -> bool {
+        let Some(service) = role.service() else { return false };
+        let owner = &self.base.providers[service].owners;
+        let with_handle = |policy: &'_ Policy| {
+            let provider = policy.providers.iter().find(|provider| provider.handle == handle);
+            provider.map(|provider| provider.owners == *owner)
+        };
+        with_handle(&self.policy).or_else(|| with_handle(&self.before)).unwrap_or_default()
     }
 
     fn provider_with(&self, handle: u32) -> Option<usize> {

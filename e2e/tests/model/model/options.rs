@@ -112,8 +112,7 @@ impl Model {
         if self.key - blob.key > 1 {
             return EBADMSG;
         }
-        let newest = blob.record.chain.last().and_then(|hop| self.provider_with(hop.0));
-        if newest.is_none_or(|at| !self.owned_by(by).contains(&at)) {
+        if !blob.record.chain.last().is_some_and(|hop| self.is_newest(by, hop.0)) {
             return EACCES;
         }
         if !matches!(self.socks[id].accepted, Accepted::Not) {
