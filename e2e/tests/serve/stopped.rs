@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use carnet_control::{EventKind, ProviderState};
 use carnet_e2e::daemon::Table;
-use carnet_e2e::sockets::{accept, connect, listen, until};
+use carnet_e2e::sockets::{accept, connect, listen};
 use carnet_e2e::{Daemon, Ground, Running, enter};
 use nix::errno::Errno;
 
@@ -46,10 +46,12 @@ fn what_a_service_blocks_stays_blocked_while_it_is_passed_by() {
     let knock = || stage.ground.within(&stage.ground.app, || connect(to)).err();
     assert_eq!(knock(), Some(Errno::EACCES as i32));
 
+    let mut events = stage.daemon.events();
     stage.service.stop();
     let _waiting = stage.client();
-    stage.daemon.wait_for_state("s", ProviderState::Stopped);
-    until("it to be passed by", || (!stage.is_waiting()).then_some(()));
+    events.wait_until("that it is stopped", |event| event.state == Some(ProviderState::Stopped));
+    events.wait_for(EventKind::Policy, "is in force");
+    assert!(!stage.is_waiting(), "it is passed by");
     assert_eq!(knock(), Some(Errno::EACCES as i32));
     assert_eq!(stage.daemon.provider("s").filters, 2);
     stage.service.resume();

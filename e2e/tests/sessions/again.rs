@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use carnet_control::EventKind;
+use carnet_e2e::daemon::Table;
 use carnet_e2e::sockets::{is_idle, until};
 use carnet_e2e::{Daemon, Running};
 use serde_json::json;
@@ -67,4 +68,33 @@ fn a_product_that_does_not_come_back_is_out_of_force_after_a_while() {
     println!("out of force after {took:?}");
     assert!((Duration::from_secs(7)..Duration::from_secs(20)).contains(&took), "{took:?}");
     events.wait_for(EventKind::Policy, "0 providers");
+}
+
+#[test]
+fn a_product_that_does_not_fit_the_next_file_goes_alone() {
+    let mut stage = Stage::new();
+    let at = |index| {
+        let make = || carnet_e2e::sockets::listen("127.0.0.1:0");
+        stage.ground.within(&stage.ground.service(index), make)
+    };
+    let [first, second] = [at(0), at(1)];
+    let register = |index, name: &str, rank: u16, listener| {
+        let mut provider = stage.listening(name, listener);
+        provider["rank"] = rank.into();
+        let request = json!({ "providers": [provider] });
+        stage.register_from(&stage.ground.service(index), &request, &[]).unwrap()
+    };
+    let sessions = [register(0, "one", 30, &first), register(1, "two", 40, &second)];
+    assert_eq!(stage.arrival(&first), Arrival::Service);
+    stage.daemon.kill();
+    drop(sessions);
+
+    let file = Table::new("file", 30, &stage.ground, &stage.ground.service(2), &["127.0.0.1:9".parse().unwrap()]);
+    stage.daemon.write_policy(&file.redirecting("none", "remote-port = 1"));
+    stage.daemon.restart();
+    let names: Vec<_> = stage.daemon.providers().into_iter().map(|provider| provider.name).collect();
+    assert_eq!(names, ["file", "two"], "{}", stage.daemon.log());
+    assert_eq!(stage.arrival(&second), Arrival::Service);
+    assert!(is_idle(&first));
+    stage.daemon.wait_for_log("The registration of one is out of force");
 }

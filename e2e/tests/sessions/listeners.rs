@@ -86,6 +86,29 @@ fn who_listens_there_after_the_listener_has_gone_gets_nothing() {
     assert_eq!((told.address, told.uid), (at, 0));
 }
 
+/// Those of the one before keep their marks.
+#[test]
+fn another_product_of_the_same_name_is_another_provider() {
+    let stage = Stage::new();
+    let at = |index| stage.ground.within(&stage.ground.service(index), || listen("127.0.0.1:0"));
+    let [left, other] = [at(0), at(1)];
+    let register = |index, listener| {
+        let request = json!({"providers": [stage.passed("dlp")]});
+        stage.register_from(&stage.ground.service(index), &request, &[listener]).unwrap()
+    };
+    let session = register(0, &left);
+    let before = session.registered().providers[0].handle;
+    assert_eq!(stage.arrival(&left), Arrival::Service);
+    drop(session);
+    stage.wait_for(Arrival::Server, &left);
+
+    let session = register(1, &other);
+    assert_ne!(session.registered().providers[0].handle, before);
+    assert_eq!(stage.daemon.provider("dlp").handle, session.registered().providers[0].handle);
+    assert_eq!(stage.arrival(&other), Arrival::Service);
+    assert!(is_idle(&left));
+}
+
 #[test]
 fn several_listeners_are_named_by_their_places() {
     let stage = Stage::new();

@@ -1,11 +1,13 @@
 //! A provider that restarts, as planned and otherwise.
 
+use std::fs;
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use carnet_control::{EventKind, ProviderState};
-use carnet_e2e::sockets::{is_idle, listen, until};
-use carnet_e2e::{Ground, Running, daemon::Table};
+use carnet_e2e::sockets::{connect, is_idle, listen, until};
+use carnet_e2e::{Ground, Running, daemon::Table, enter};
 
 use crate::stage::{Arrival, Stage};
 
@@ -92,6 +94,60 @@ fn a_product_that_registered_itself_can_restart_as_planned_too() {
     assert!(is_idle(&stage.server), "one came by the product");
 }
 
+/// As service managers do: its cgroup goes with it, and is made again with another id.
+#[test]
+fn no_connection_fails_while_a_provider_restarts_in_a_cgroup_made_anew() {
+    for is_outside in [false, true] {
+        let stage = Stage::new();
+        let beside = Ground::beside(&stage.ground);
+        let ground = if is_outside { &beside } else { &stage.ground };
+        let product = |command: &[&str]| {
+            let mut product = enter(&ground.service(0), crate::PRODUCT);
+            Running::start(product.arg(stage.daemon.socket()).arg("dlp").args(command))
+        };
+        let at = listen("127.0.0.1:0").local_addr().unwrap();
+        let table = Table::new("dlp", 10, ground, &ground.service(0), &[at]);
+        let port = stage.destination().port();
+        stage.daemon.apply(&table.redirecting("web", &format!("remote-port = {port}")));
+        let mut service = product(&["starts", &at.to_string()]);
+        assert_eq!(service.line(), "ready");
+        stage.daemon.wait_for_state("dlp", ProviderState::Alive);
+        let mut load = Load::start(&stage);
+        load.go_on(100);
+        service.go_on();
+        assert_eq!(service.line(), "held");
+        assert!(until("its end", || service.ended()).success());
+
+        let mut events = stage.daemon.events();
+        let mut waiting = Vec::new();
+        let mut arrive = || {
+            let client = stage.ground.within(&stage.ground.app, || connect(stage.destination()));
+            waiting.push(client.expect("it waits"));
+            assert!(is_idle(&stage.server), "one came by the service");
+        };
+        let (cgroup, before) = (ground.service(0).path().to_owned(), ground.service(0).id());
+        until("it to be removed", || fs::remove_dir(&cgroup).ok());
+        arrive();
+        events.wait_for(EventKind::Policy, "is in force");
+        arrive();
+        assert_eq!(stage.daemon.provider("dlp").state, ProviderState::Held);
+        assert_ne!(ground.service(0).id(), before);
+        arrive();
+        events.wait_for(EventKind::Policy, "is in force");
+        arrive();
+        let mut service = product(&["returns"]);
+        assert_eq!(service.line(), "ready");
+        // It answers none without its record.
+        for client in &mut waiting {
+            client.read_exact(&mut [0]).expect("an answer");
+        }
+        load.go_on(100);
+        stage.daemon.wait_for_state("dlp", ProviderState::Alive);
+        assert!(is_idle(&stage.server), "one came by the service");
+        service.kill();
+    }
+}
+
 #[test]
 fn one_that_does_not_come_back_in_time_is_dead() {
     let (stage, at) = stage("");
@@ -102,7 +158,7 @@ fn one_that_does_not_come_back_in_time_is_dead() {
     drop(listener);
     let none = stage.listener("127.0.0.1:0");
     stage.daemon.wait_for_state("dlp", ProviderState::Held);
-    let waiting = stage.ground.within(&stage.ground.app, || carnet_e2e::sockets::connect(stage.destination()));
+    let waiting = stage.ground.within(&stage.ground.app, || connect(stage.destination()));
     waiting.expect("it waits");
     events.wait_for(EventKind::Released, "time is over");
     assert!(stage.wait_for(Arrival::Refused(libc::ECONNREFUSED), &none) < Duration::from_secs(5));

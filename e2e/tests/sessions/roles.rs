@@ -3,11 +3,14 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use carnet_control::{Client, ClientError, Id, Owner, Problem, Session, SessionLine, SessionRequest};
+use carnet_control::{Client, ClientError, Id, Owner, Problem, ProviderState, Session, SessionLine, SessionRequest};
 use carnet_e2e::raw::{self, NOBODY};
 use carnet_e2e::sockets::{PATIENCE, listen};
 use carnet_e2e::{Ground, daemon::Table};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::stage::{Arrival, Stage, problem};
 
@@ -130,6 +133,28 @@ fn a_registrar_is_its_own_provider_and_ends_with_its_role() {
     stage.wait_for(Arrival::Server, &listener);
     assert_ne!(told.recv_timeout(PATIENCE).unwrap(), "", "it is told why");
     assert_eq!((stage.daemon.status().sessions, stage.daemon.providers().len()), (0, 0));
+}
+
+/// Who opens a FIFO waits for whoever writes to it.
+#[test]
+fn a_registrar_that_names_a_fifo_as_a_network_namespace_keeps_nobody_waiting() {
+    let stage = Stage::with(&format!("[control]\nregister = [{NOBODY}]\n"));
+    let fifo = stage.daemon.file("fifo");
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let mut filter = stage.filter();
+    filter["match"]["netns"] = json!(fifo);
+    let listener = stage.ground.within(&stage.ground.service(0), || raw::as_nobody(|| listen("127.0.0.1:0")));
+    let at = listener.local_addr().unwrap();
+    let request = json!({"providers": [{"name": "theirs", "listen": at, "filters": [filter]}]});
+    let answer = asked(&stage, async |client| Ok(timeout(PATIENCE, register(client, request)).await));
+    // It may become one, so this is about nobody until then.
+    let _session = answer.unwrap().expect("an answer").unwrap();
+    assert_eq!(stage.arrival(&listener), Arrival::Server);
+    // Nor do later looks at it wait.
+    let mut events = stage.daemon.events();
+    drop(listener);
+    events.wait_until("that it is dead", |event| event.state == Some(ProviderState::Dead));
+    assert_eq!(stage.daemon.provider("theirs").filters, 1);
 }
 
 #[test]
