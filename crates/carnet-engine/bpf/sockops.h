@@ -204,8 +204,8 @@ static __always_inline void sockops_accepted(struct bpf_sock_ops *ctx, struct bp
 	if (bpf_map_delete_elem(&carnet_handovers, &tuple))
 		return sockops_unannounced(ctx, sk, policy, slot, &ends);
 	handover_count(sock->flow.uid, -1);
-	sock->flags = SOCK_ACCEPTED;
 	sock->cookie = bpf_get_socket_cookie(ctx);
+	*(volatile __u32 *)&sock->flags = SOCK_ACCEPTED; /* last: see sock_asked() */
 	carnet_count(CARNET_COUNT_HANDED_OVER);
 	if (provider->flags & CARNET_PROVIDER_UNAWARE) {
 		sock->flight = carnet_flight_begin(sock->flow.handle, &sock->flow.remote, &sock->flow.record);

@@ -156,6 +156,38 @@ static __always_inline int get_state(struct bpf_sockopt *ctx, struct carnet_sock
 	return get_answer(ctx, sizeof(*value));
 }
 
+/* For bpf_loop(): ends it when the subflow's handshake is over. */
+static long handshake_is_over(__u32 turn, struct sock **subflow)
+{
+	return BPF_CORE_READ(*subflow, __sk_common.skc_state) != BPF_TCP_SYN_RECV;
+}
+
+#define HANDSHAKE_TURNS (1 << 18) /* some milliseconds; what is waited for takes microseconds */
+
+/*
+ * What is known of the socket that is asked, or NULL. accept() gives an MPTCP connection away before the kernel, on
+ * another processor, has come to the end of its first subflow's handshake, where the record passes: that is waited for.
+ * A plain TCP socket needs no wait here: the kernel asks with the socket's lock taken.
+ */
+static __noinline struct carnet_sock *sock_asked(struct bpf_sockopt *ctx)
+{
+	struct carnet_sock *sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
+	struct bpf_sock *asked = ctx->sk;
+	struct mptcp_sock *connection = NULL;
+	struct sock *subflow;
+
+	/* The flags are written last. */
+	if ((sock && sock->flags) || asked->protocol != IPPROTO_MPTCP || !bpf_core_type_exists(struct mptcp_sock))
+		return sock;
+	/* By way of the stack: no helper turns what options are asked of into a pointer to the kernel's structure. */
+	bpf_probe_read_kernel(&connection, sizeof(connection), &asked);
+	subflow = BPF_CORE_READ(connection, first);
+	if (!subflow || BPF_CORE_READ(subflow, __sk_common.skc_state) != BPF_TCP_SYN_RECV)
+		return sock;
+	bpf_loop(HANDSHAKE_TURNS, handshake_is_over, &subflow, 0);
+	return bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
+}
+
 static __always_inline int get_carnet(struct bpf_sockopt *ctx, int optname)
 {
 	const struct carnet_config *config = carnet_config_now();
@@ -170,7 +202,7 @@ static __always_inline int get_carnet(struct bpf_sockopt *ctx, int optname)
 		return 1;
 	if (!is_tcp(ctx))
 		return get_fail(EOPNOTSUPP);
-	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
+	sock = sock_asked(ctx);
 	known = sock && sock->flags & (SOCK_ACCEPTED | SOCK_LOST | SOCK_RECORD);
 	/* Answered or refused by another engine. The two errors are the kernel's own, where nobody has done so. */
 	if (!known && before != -EOPNOTSUPP && before != -ENOPROTOOPT)
@@ -235,7 +267,7 @@ static __always_inline int get_original_dst(struct bpf_sockopt *ctx, int level)
 
 	if (ctx->retval == 0 || !is_tcp(ctx))
 		return 1;
-	sock = bpf_sk_storage_get(&carnet_socks, ctx->sk, NULL, 0);
+	sock = sock_asked(ctx);
 	if (!sock || !(sock->flags & (SOCK_ACCEPTED | SOCK_LOST)))
 		return 1;
 	/* In one branch: the verifier of Linux 6.1 would not see that the address is there where the flag is not. */

@@ -1,11 +1,13 @@
 //! MPTCP. Programs of the kernel see an MPTCP connection's subflows, processes hold the connection: what is known of one
 //! must be found from the other.
 
+use std::io::ErrorKind::WouldBlock;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use carnet::{ErrorKind, Redirect, State};
-use carnet_e2e::sockets::{accept, assert_joined};
+use carnet_e2e::sockets::{PATIENCE, accept, assert_joined};
 use carnet_e2e::{raw, set_records};
 use carnet_policy::{Action, Match, Service as Kind};
 use libc::{ECONNREFUSED, EINVAL, EISCONN};
@@ -168,6 +170,28 @@ fn unaware_services() {
     }
 }
 
+/// accept() may return a connection while the kernel is still busy with the handshake of its first subflow on another
+/// processor. The record comes at the end of that.
+#[test]
+fn asked_as_soon_as_accepted() {
+    const CONNECTIONS: usize = 1500;
+    let mut course = Course::new();
+    course.listen_for_mptcp();
+    let listener = &course.services[0].listeners[Way::V4.family()];
+    let destination = course.destination(Way::V4);
+    let answers = course.sandbox.in_app(|| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..CONNECTIONS).for_each(|_| drop(super::connected(Way::V4.socket_of(Protocol::MPTCP), destination)))
+            });
+            let asked = |_| Redirect::of(&accept_spinning(listener)).flow().map(|flow| flow.destination());
+            (0..CONNECTIONS).map(asked).collect::<Vec<_>>()
+        })
+    });
+    let wrong: Vec<_> = answers.iter().filter(|answer| !matches!(answer, Ok(to) if *to == destination)).collect();
+    assert!(wrong.is_empty(), "{} of {CONNECTIONS}, such as {:?}", wrong.len(), wrong[0]);
+}
+
 impl Course {
     /// An application's connection.
     pub(super) fn connect(&self, protocol: Protocol, way: Way) -> TcpStream {
@@ -196,6 +220,19 @@ impl Course {
         let next = self.services.get(service + 1).map_or(&self.servers[..], |service| &service.listeners[..]);
         (onward, accept(&next[way.family()]))
     }
+}
+
+/// As [`accept`], but asks all the time.
+fn accept_spinning(listener: &TcpListener) -> TcpStream {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        match listener.accept() {
+            Ok((stream, _)) => return stream,
+            Err(error) if error.kind() == WouldBlock => {}
+            Err(error) => panic!("accept: {error}"),
+        }
+    }
+    panic!("no connection in {PATIENCE:?}");
 }
 
 /// `MPTCP_INFO` is answered by MPTCP sockets, and says whether one has fallen back to TCP.
