@@ -135,6 +135,20 @@ test-windows: deps-windows ## the library built for Windows: clippy, Microsoft's
 bench-policy: root-bench-policy deps-build ## root: what a policy of 4,096 filters and a million prefixes costs, against ten filters
 	$(CARGO) bench $(LOCKED) -p carnet-engine --bench decision
 
+BENCH := CARNET=$(TARGET)/release/carnet $(TARGET)/release/carnet-bench
+.PHONY: bench bench-quick bench-micro bench-build
+bench: root-bench bench-build ## root: Carnet against its peers, half an hour: bench/results; BENCH_OPTIONS=
+	$(BENCH) compare $(BENCH_OPTIONS)
+
+bench-quick: root-bench-quick bench-build ## root: the same in a minute or two, to see that it works
+	$(BENCH) compare --quick --out $(TARGET)/bench-quick $(BENCH_OPTIONS)
+
+bench-micro: root-bench-micro bench-build ## root: run time of each BPF program, and what single calls cost
+	$(BENCH) micro $(BENCH_OPTIONS)
+
+bench-build: deps-bench
+	$(CARGO) build --release $(LOCKED) -p carnet-cli -p carnet-bench
+
 ##@ Check
 .PHONY: lint audit docs-check fuzz fuzz-sockets loom leftovers fmt
 lint: deps-build deps-lint ## formatting, clippy, shellcheck; warnings are errors
@@ -170,7 +184,7 @@ leftovers: ## root: nothing of Carnet's is left in the kernel
 fmt: ## format the Rust code
 	$(CARGO) fmt --all
 
-.PHONY: debug deps-build deps-rust deps-unit deps-test deps-ffi deps-windows deps-demo deps-vm deps-lint deps-audit
+.PHONY: debug deps-build deps-rust deps-unit deps-test deps-ffi deps-windows deps-bench deps-demo deps-vm deps-lint deps-audit
 debug: deps-build
 	$(CARGO) build $(LOCKED) -p carnet-cli
 
@@ -186,6 +200,8 @@ deps-ffi:
 	@scripts/install-deps.sh build ffi
 deps-windows:
 	@scripts/install-deps.sh build windows
+deps-bench:
+	@scripts/install-deps.sh build bench
 deps-demo:
 	@scripts/install-deps.sh build demo
 deps-vm:

@@ -32,7 +32,7 @@ URL = re.compile(r"https?://([a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,})(?![\w.-])")
 HOSTS = re.compile(
     r"(?:(?:.*\.)?example(?:\.com|\.net|\.org)?|.*\.(?:test|invalid|localhost)|github\.com|docs\.rs|rustup\.rs|"
     r"(?:(?:www|docs|lore|git)\.)?kernel\.org|man7\.org|learn\.microsoft\.com|(?:www\.)?rfc-editor\.org|"
-    r"datatracker\.ietf\.org|keepachangelog\.com|semver\.org|spdx\.org|(?:www\.)?apache\.org)"
+    r"datatracker\.ietf\.org|keepachangelog\.com|semver\.org|spdx\.org|(?:www\.)?apache\.org|www\.w3\.org)"
 )
 EXCERPTS = ("docs/languages.md",)
 EXAMPLES = ("examples/*", "crates/*/examples/*")

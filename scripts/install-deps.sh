@@ -8,6 +8,7 @@
 #   test    the foreign programs which the tests run: proxies, and clients and services in five languages
 #   ffi     what the tests of the C library build and run with: C++, a Windows compiler, valgrind
 #   windows a linker for Windows, and Wine, which runs what is built
+#   bench   the peers which `make bench` measures
 #   demo    what `make demo` shows
 #   vm      an emulator, for tests in another kernel
 #   lint    shellcheck
@@ -24,7 +25,8 @@ readonly TOOLS
 export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
 
 main() {
-    [ $# -gt 0 ] || die "usage: scripts/install-deps.sh build|rust|unit|test|ffi|windows|demo|vm|lint|fuzz|audit..."
+    [ $# -gt 0 ] ||
+        die "usage: scripts/install-deps.sh build|rust|unit|test|ffi|windows|bench|demo|vm|lint|fuzz|audit..."
     local group wanted="" choices=()
     for group in "$@"; do
         wanted+=$(needs "$group")$'\n' || exit 1
@@ -35,7 +37,7 @@ main() {
     for group in "$@"; do
         case $group in
         build | rust) check_rust ;;
-        test) check_mitmproxy ;;
+        test | bench) check_mitmproxy ;;
         audit) install_cargo_deny ;;
         esac
     done
@@ -66,6 +68,8 @@ needs() {
     unit) cat <<-'NEEDS' ;;
 		command curl curl
 		command python3 python3
+		command openssl openssl
+		command update-ca-certificates ca-certificates
 	NEEDS
     test) node_headers && cat <<-'NEEDS' ;;
 		command bpftool bpftool|linux-tools-generic
@@ -81,6 +85,7 @@ needs() {
 		command mitmdump mitmproxy|python3-venv
 		command curl curl
 		command openssl openssl
+		command tshark tshark
 		command python3 python3
 		command go golang-go
 		command java default-jdk-headless
@@ -109,6 +114,18 @@ needs() {
 		file /usr/lib/wine/wine64 wine64
 		command dpkg-deb dpkg
 	NEEDS
+    bench) cat <<-'NEEDS' ;;
+		command ip iproute2
+		command nft nftables
+		command haproxy haproxy
+		command nginx nginx
+		command redsocks redsocks
+		command microsocks microsocks
+		command proxychains4 proxychains4
+		command mitmdump mitmproxy|python3-venv
+		command unshare util-linux
+		command setpriv util-linux
+	NEEDS
     demo) cat <<-'NEEDS' ;;
 		command bpftool bpftool|linux-tools-generic
 		command curl curl
@@ -128,7 +145,7 @@ needs() {
     lint) echo "command shellcheck shellcheck" ;;
     fuzz) echo "command g++ g++" ;;
     audit) ;;
-    *) die "$1: no such group; there are build, rust, unit, test, ffi, windows, demo, vm, lint, fuzz and audit" ;;
+    *) die "$1: no such group: build, rust, unit, test, ffi, windows, bench, demo, vm, lint, fuzz, audit" ;;
     esac
 }
 

@@ -2,9 +2,6 @@
 #![no_main]
 
 use carnet_fuzz::read_name;
-use carnet_proxy::Name;
+use carnet_proxy::rules::Protocol;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| read_name(b'G', bytes, |name| match name {
-    Name::Host(name) => Some(name),
-    _ => None,
-}));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| read_name(b"G", bytes, Protocol::Http1));

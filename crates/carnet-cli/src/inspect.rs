@@ -43,7 +43,7 @@ pub enum Message {
         flow: String,
         /// The name.
         name: String,
-        /// "tls" or "http".
+        /// "tls", "http" or "http2".
         from: String,
     },
     /// Something people should know.
@@ -114,10 +114,12 @@ impl Reports {
 impl Reporter for Reports {
     fn report(&self, report: Report) {
         let message = match report {
-            Report::Name { flow_id, name, .. } => {
-                let (name, from) = match name {
-                    Name::Sni(name) => (name, "tls"),
-                    Name::Host(name) => (name, "http"),
+            Report::Name { flow_id, found, .. } => {
+                let (name, from) = match found.name {
+                    Some(Name::Sni(name)) => (name, "tls"),
+                    Some(Name::Host(name)) => (name, "http"),
+                    Some(Name::Authority(name)) => (name, "http2"),
+                    None => return,
                 };
                 Message::Name { flow: format!("{flow_id:032x}"), name, from: from.into() }
             }

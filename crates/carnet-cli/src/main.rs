@@ -4,6 +4,7 @@
 //! roles, because what they do must be done in a process of its own. See `run.rs` for how the processes relate.
 #![forbid(unsafe_code)]
 
+mod ca;
 mod check;
 mod child;
 mod completions;
@@ -16,6 +17,7 @@ mod host;
 mod inspect;
 mod man;
 mod policy_file;
+mod proxy;
 mod run;
 mod serve;
 mod stdout;
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(arguments),
         Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Serve(arguments) => serve::serve(arguments).map_err(point_to_doctor),
+        Command::Proxy(arguments) => proxy::proxy(arguments),
+        Command::Ca(arguments) => ca::ca(arguments),
         Command::Apply(arguments) => control::apply::apply(arguments),
         Command::Reload(arguments) => control::reload::reload(arguments),
         Command::Policy(arguments) => control::policy::policy(arguments),
@@ -86,6 +90,8 @@ enum Command {
     Check(check::Arguments),
     Explain(explain::Arguments),
     Serve(serve::Arguments),
+    Proxy(proxy::Arguments),
+    Ca(ca::Arguments),
     Apply(control::apply::Arguments),
     Reload(control::reload::Arguments),
     Policy(control::policy::Arguments),

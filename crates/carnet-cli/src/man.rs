@@ -44,11 +44,17 @@ mod tests {
 
         written.unwrap();
         names.sort();
-        let mut expected: Vec<_> =
-            public().get_subcommands().map(|command| format!("carnet-{}.1", command.get_name())).collect();
+        let mut expected: Vec<_> = public().get_subcommands().flat_map(pages).collect();
         expected.push("carnet.1".into());
         expected.sort();
         assert_eq!(names, expected);
         assert!(check.unwrap().contains("deny\\-warnings"));
+    }
+
+    /// Of a subcommand and of those below it: carnet-ca.1, carnet-ca-show.1.
+    fn pages(command: &clap::Command) -> Vec<String> {
+        let name = command.get_name();
+        let below = command.get_subcommands().map(|below| format!("carnet-{name}-{}.1", below.get_name()));
+        below.chain([format!("carnet-{name}.1")]).collect()
     }
 }

@@ -34,18 +34,24 @@
 //! two sockets, besides the kernel's part; `tests/memory.rs` watches over that.
 #![forbid(unsafe_code)]
 
+pub mod ca;
 mod error;
 mod files;
+mod inspection;
 mod name;
 mod relay;
 mod report;
+pub mod rules;
 mod service;
+pub mod tap;
+pub mod upstream;
 
 pub use crate::{
     error::Error,
     files::raise_file_limit,
+    inspection::Inspection,
     name::{Found, Name, NameReader},
-    relay::{End, Relayed, Side, relay},
-    report::{Report, Reporter, Sender, channel},
+    relay::{End, Relayed, Side, relay, relay_after},
+    report::{FlowReport, Report, Reporter, Sender, channel},
     service::{Options, Service, Summary},
 };

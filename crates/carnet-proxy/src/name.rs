@@ -1,25 +1,41 @@
-mod http;
+mod authority;
+mod http1;
+mod http2;
+mod ja4;
+mod ssh;
 mod tls;
 
-use self::{http::Head, tls::Hello};
+use self::{http1::Head, http2::Opening, ssh::Banner, tls::Hello};
+use crate::rules::Protocol;
 
-/// Reads the name for which a connection is from the first bytes its client sends, as they pass.
+/// Reads from the first bytes that a client sends, as they pass, what it speaks and for whom its connection is.
 ///
 /// What it finds depends on the bytes alone, not on how they are cut. It gives up after [`NameReader::LIMIT`] bytes,
-/// and at once where they are neither TLS nor HTTP/1; then it keeps no memory.
+/// and as soon as they are none of the protocols it knows; then it keeps no memory. A caller that holds bytes back until
+/// it knows more need not do so any longer when [`NameReader::is_done`].
 #[derive(Debug, Default)]
 pub struct NameReader {
     state: State,
     seen: usize,
 }
 
-/// A name, and what came with it.
+/// What a client said first.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
 pub struct Found {
-    /// The name.
-    pub name: Name,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// For whom its connection is; `None` where it did not say so, or not in one way only.
+    pub name: Option<Name>,
     /// Protocols which a TLS client offered (ALPN), in its order; what is not printable ASCII is escaped.
     pub alpn: Vec<String>,
+    /// JA4 fingerprint of a TLS client.
+    pub ja4: Option<String>,
+    /// A TLS client sent an encrypted hello (ECH), or made it look so (GREASE): nobody but the server can tell. Where it
+    /// is one, the name is the outer hello's, and the other fields are, too.
+    pub ech: bool,
+    /// Software and version of an SSH client, such as `OpenSSH_9.2p1`; what is not printable ASCII is escaped.
+    pub software: Option<String>,
 }
 
 /// For whom a connection is, in lower case, without a port. The client's claim: it proves nothing. Letters, digits and
@@ -30,10 +46,12 @@ pub enum Name {
     Sni(String),
     /// `Host` of the first HTTP/1 request.
     Host(String),
+    /// `:authority` of the first HTTP/2 request; its `Host` where it has none.
+    Authority(String),
 }
 
 impl NameReader {
-    /// Bytes after which there is no name.
+    /// Bytes after which nothing is found any more.
     pub const LIMIT: usize = 16 * 1024;
 
     /// A reader that has seen nothing.
@@ -43,21 +61,9 @@ impl NameReader {
 
     /// Takes the next bytes; `Some` at most once.
     pub fn read(&mut self, bytes: &[u8]) -> Option<Found> {
-        let (&first, room) = (bytes.first()?, Self::LIMIT - self.seen);
-        let bytes = &bytes[..bytes.len().min(room)];
+        let bytes = &bytes[..bytes.len().min(Self::LIMIT - self.seen)];
         self.seen += bytes.len();
-
-        let progress = match &mut self.state {
-            State::Done => return None,
-            State::Tls(hello) => hello.read(bytes),
-            State::Http(head) => head.read(bytes),
-            State::Start => match first {
-                tls::HANDSHAKE => self.begin(State::Tls(Box::default()), bytes),
-                b'A'..=b'Z' => self.begin(State::Http(Head::default()), bytes),
-                _ => Progress::Nothing,
-            },
-        };
-        match progress {
+        match self.state.read(bytes) {
             Progress::More if self.seen < Self::LIMIT => None,
             Progress::More | Progress::Nothing => {
                 self.state = State::Done;
@@ -74,24 +80,69 @@ impl NameReader {
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
+}
 
-    fn begin(&mut self, state: State, bytes: &[u8]) -> Progress {
-        self.state = state;
-        match &mut self.state {
-            State::Tls(hello) => hello.read(bytes),
-            State::Http(head) => head.read(bytes),
-            State::Start | State::Done => Progress::Nothing,
+impl Found {
+    fn new(protocol: Protocol) -> Self {
+        Self { protocol, name: None, alpn: Vec::new(), ja4: None, ech: false, software: None }
+    }
+}
+
+impl Name {
+    /// The name alone.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Sni(name) | Self::Host(name) | Self::Authority(name) => name,
         }
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum State {
-    #[default]
-    Start,
-    Tls(Box<Hello>),
-    Http(Head),
+    /// Bytes with which more than one protocol may begin.
+    Start(Vec<u8>),
+    Tls(Hello),
+    Http1(Head),
+    Http2(Opening),
+    Ssh(Banner),
     Done,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Start(Vec::new())
+    }
+}
+
+impl State {
+    fn read(&mut self, bytes: &[u8]) -> Progress {
+        match self {
+            Self::Start(begun) => {
+                let mut begun = std::mem::take(begun);
+                begun.extend_from_slice(bytes);
+                *self = match begun.first() {
+                    _ if [http2::PREFACE, ssh::BEGIN]
+                        .iter()
+                        .any(|begin| begin.starts_with(&begun) && begun != *begin) =>
+                    {
+                        *self = Self::Start(begun);
+                        return Progress::More;
+                    }
+                    Some(&tls::HANDSHAKE) => Self::Tls(Hello::default()),
+                    _ if begun.starts_with(http2::PREFACE) => Self::Http2(Opening::default()),
+                    _ if begun.starts_with(ssh::BEGIN) => Self::Ssh(Banner::default()),
+                    Some(b'A'..=b'Z') => Self::Http1(Head::default()),
+                    _ => return Progress::Nothing,
+                };
+                self.read(&begun)
+            }
+            Self::Tls(hello) => hello.read(bytes),
+            Self::Http1(head) => head.read(bytes),
+            Self::Http2(opening) => opening.read(bytes),
+            Self::Ssh(banner) => banner.read(bytes),
+            Self::Done => Progress::Nothing,
+        }
+    }
 }
 
 #[derive(Debug)]

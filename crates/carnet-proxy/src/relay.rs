@@ -41,7 +41,8 @@ pub enum Side {
     Server,
 }
 
-/// Passes bytes both ways until both sides have ended; `observe` sees what the client sends, after it was passed on.
+/// Passes bytes both ways until both sides have ended; `observe` sees what the client sends, after it was passed on, and
+/// an empty slice where it ends its data.
 ///
 /// The two connections behave as one, as far as two sockets can:
 ///
@@ -55,6 +56,18 @@ pub enum Side {
 /// Where the relay does not come to its end, because its future is dropped or its process killed, both connections are
 /// reset: half an answer never looks like a whole one.
 pub async fn relay(client: TcpStream, server: TcpStream, observe: impl FnMut(&[u8]) + Send) -> Relayed {
+    relay_after(Vec::new(), client, server, observe, |_| {}).await
+}
+
+/// As [`relay`], after `early`: what the client has sent and the server has not got yet, which is not observed. Each
+/// direction is observed, and an empty slice is its end of data.
+pub async fn relay_after(
+    early: Vec<u8>,
+    client: TcpStream,
+    server: TcpStream,
+    from_client: impl FnMut(&[u8]) + Send,
+    from_server: impl FnMut(&[u8]) + Send,
+) -> Relayed {
     for socket in [&client, &server] {
         reset_when_closed(socket, true);
         let socket = SockRef::from(socket);
@@ -62,8 +75,8 @@ pub async fn relay(client: TcpStream, server: TcpStream, observe: impl FnMut(&[u
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_out_of_band_inline(true);
     }
-    let mut to_server = Direction::new(&client, &server, observe);
-    let mut to_client = Direction::new(&server, &client, |_: &[u8]| {});
+    let mut to_server = Direction::new(&client, &server, from_client).after(early);
+    let mut to_client = Direction::new(&server, &client, from_server);
 
     let half_closed = AtomicBool::new(false);
     // Not biased: one direction that always has something to do would keep the other one waiting.

@@ -9,23 +9,23 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::Name;
+use crate::{Found, rules::Action};
 
 /// What the service has to say.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Report {
-    /// A client said for whom its connection is. At most once a flow.
+    /// A client's first bytes were understood. At most once a flow.
     Name {
         /// [`carnet::Flow::id`].
         flow_id: u128,
         /// Redirects the flow has had, the one to this service included.
         depth: usize,
-        /// The name.
-        name: Name,
-        /// Protocols which a TLS client offered (ALPN), in its order; what is not printable ASCII is escaped.
-        alpn: Vec<String>,
+        /// The name, and what came with it.
+        found: Found,
     },
+    /// What became of a flow, where rules apply. Once a flow: when its client has said what it wants, or at its end.
+    Flow(Box<FlowReport>),
     /// A connection came without a usable record, so it has no destination. It was reset.
     Unredirected {
         /// Who connected.
@@ -58,6 +58,32 @@ pub enum Report {
         /// The cause.
         error: io::Error,
     },
+}
+
+/// A flow, and what rules said of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FlowReport {
+    /// [`carnet::Flow::id`].
+    pub flow_id: u128,
+    /// Redirects the flow has had, the one to this service included.
+    pub depth: usize,
+    /// Where it is going.
+    pub destination: SocketAddr,
+    /// Whose it is.
+    pub origin: Option<carnet::Origin>,
+    /// What the client said first, where that was understood.
+    pub found: Option<Found>,
+    /// Whether it passed.
+    pub action: Action,
+    /// It was blocked because there were too many for the rule's rate.
+    pub too_many: bool,
+    /// The rule that decided, such as `rule "ads" (line 7)`; `None`: the default.
+    pub rule: Option<String>,
+    /// The rule's reason.
+    pub reason: Option<String>,
+    /// The rule wants it logged.
+    pub log: bool,
 }
 
 /// Takes reports. Called in the middle of a relay: it must not block.

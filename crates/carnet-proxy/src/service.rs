@@ -1,5 +1,10 @@
 mod flow;
+mod inspected;
+mod opening;
+mod refusal;
 mod route;
+mod through;
+mod whose;
 
 use std::{
     future::{Future, poll_fn},
@@ -21,13 +26,14 @@ use self::{
     flow::serve,
     route::{Recorded, Routes},
 };
-use crate::{Error, Report, Reporter, files::flows_possible};
+use crate::{Error, Inspection, Report, Reporter, files::flows_possible};
 
 /// The service, listening. Connections wait for [`run`](Self::run).
 #[derive(Debug)]
 pub struct Service {
     listeners: Vec<net::TcpListener>,
     options: Options,
+    inspection: Option<Arc<Inspection>>,
 }
 
 /// What can be chosen; the defaults suit `carnet run`.
@@ -79,7 +85,13 @@ impl Service {
             let prepared = SockRef::from(listener).listen(BACKLOG).and_then(|()| listener.set_nonblocking(true));
             prepared.map_err(|source| Error::Listener { index, source })?;
         }
-        Ok(Self { listeners, options })
+        Ok(Self { listeners, options, inspection: None })
+    }
+
+    /// The same with rules. Each flow is told of once, by [`Report::Flow`] in the place of [`Report::Name`].
+    #[must_use]
+    pub fn inspecting(self, inspection: Arc<Inspection>) -> Self {
+        Self { inspection: Some(inspection), ..self }
     }
 
     /// Where it listens, in the order given.
@@ -112,7 +124,7 @@ impl Service {
         shutdown: impl Future<Output = ()>,
     ) -> Result<Summary, Error> {
         let mut listeners = Listeners::new(self.listeners)?;
-        let desk = Arc::new(Desk { routes, reporter, options: self.options });
+        let desk = Arc::new(Desk { routes, reporter, options: self.options, inspection: self.inspection });
         let max_flows = desk.options.max_flows.unwrap_or_else(flows_possible);
         let mut flows = JoinSet::new();
         let mut summary = Summary::default();
@@ -174,6 +186,7 @@ struct Desk<T, R> {
     routes: T,
     reporter: R,
     options: Options,
+    inspection: Option<Arc<Inspection>>,
 }
 
 /// One accepting task for all listeners, so that flows are counted, and ended, in one place.

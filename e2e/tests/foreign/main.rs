@@ -6,5 +6,7 @@ mod clients;
 mod refusals;
 mod stage;
 mod story;
+mod tap;
 mod through;
 mod truth;
+mod upstream;

@@ -37,16 +37,24 @@ impl<'s, O: FnMut(&[u8])> Direction<'s, O> {
         Self { sender, receiver, observe, left: Vec::new(), left_from: 0, chunk: CHUNK_MIN, passed: 0 }
     }
 
+    /// The same, where the sender has sent this already.
+    pub(super) fn after(self, left: Vec<u8>) -> Self {
+        Self { left, ..self }
+    }
+
     /// Passes on all that the sender sends, and its end. Of a flow's two directions, the one that ends first then waits
     /// for the other, so that a reset by its sender is seen, and returns only then; the other one returns `Ok`.
     pub(super) async fn run(&mut self, half_closed: &AtomicBool) -> Result<(), Broken> {
+        let mut step = if self.left.is_empty() { Step::Passed } else { Step::Blocked };
         loop {
-            match poll_fn(|cx| self.poll_pass(cx)).await? {
+            match step {
                 Step::Passed => {}
                 Step::Blocked => self.pass_left().await?,
                 Step::Ended => break,
             }
+            step = poll_fn(|cx| self.poll_pass(cx)).await?;
         }
+        (self.observe)(&[]);
         end_of_data(self.receiver).map_err(Broken::receiver)?;
         match half_closed.swap(true, Ordering::Relaxed) {
             true => Ok(()),

@@ -1,6 +1,6 @@
-use std::{io, net::SocketAddr};
+use std::net::SocketAddr;
 
-use carnet::Redirect;
+use carnet::{Flow, Redirect};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Where an accepted connection goes.
@@ -17,6 +17,11 @@ pub(super) trait Routes: Send + Sync + 'static {
 
     /// Carries the record over to the socket with which to go on, just before it connects.
     fn carry(&self, accepted: &TcpStream, onward: &TcpSocket) -> Result<(), carnet::Error>;
+
+    /// All that is known of the flow.
+    fn flow(&self, _accepted: &TcpStream) -> Option<Flow> {
+        None
+    }
 }
 
 /// The kernel's records.
@@ -31,10 +36,8 @@ impl Routes for Recorded {
     fn carry(&self, accepted: &TcpStream, onward: &TcpSocket) -> Result<(), carnet::Error> {
         Redirect::of(accepted).records()?.apply_to(onward)
     }
-}
 
-impl Route {
-    pub(super) fn socket(&self) -> io::Result<TcpSocket> {
-        if self.destination.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+    fn flow(&self, accepted: &TcpStream) -> Option<Flow> {
+        Redirect::of(accepted).flow().ok()
     }
 }

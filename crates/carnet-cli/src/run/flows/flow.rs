@@ -61,7 +61,7 @@ pub struct Bytes {
 pub struct Name {
     /// As read: not to be trusted.
     pub text: String,
-    /// The protocol it was read from: "tls" or "http".
+    /// The protocol it was read from: "tls", "http" or "http2".
     pub from: String,
 }
 
