@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use carnet_e2e::Ground;
@@ -43,8 +44,10 @@ fn the_example_can_be_used_by_anybody_without_privilege() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     fs::copy(EXAMPLE, &policy).unwrap();
     let nobody = NOBODY.to_string();
+    // A program that the example names is on some hosts, and is noted on the others.
+    let notes = 5 + usize::from(!Path::new("/usr/bin/rsync").exists());
     for (command, expected) in [
-        (&["check"][..], "can be used; 6 notes\n"),
+        (&["check"][..], &*format!("can be used; {notes} notes\n")),
         (&["check", "--host", "none"], "can be used; 1 note\n"),
         (&["explain", "--to", "192.0.2.1:443", "--uid", "1000"], "2 services have it: \"dlp\", \"scanner\"\n"),
     ] {
