@@ -18,11 +18,12 @@ export PATH="$PATH:/usr/sbin:/sbin"
 # do not run there:
 #   no_memory, without_memory   they make optmem_max small, which every network namespace has for itself since 6.9 only
 #   of_another_build            they compile a BPF program
+#   as_soon_as                  they race two processors, of which an emulated one may stand still for long
 #   while_it_pins               they load many engines, which takes long in an emulated machine and is no other there
 kernels() {
     cat <<-'KERNELS'
-	6.1 linux-image-6\.1\.0-[0-9]+-cloud-amd64 no_memory without_memory of_another_build while_it_pins
-	6.12 linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64 of_another_build while_it_pins
+	6.1 linux-image-6\.1\.0-[0-9]+-cloud-amd64 no_memory without_memory of_another_build while_it_pins as_soon_as
+	6.12 linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64 of_another_build while_it_pins as_soon_as
 	KERNELS
 }
 

@@ -162,7 +162,7 @@ static long handshake_is_over(__u32 turn, struct sock **subflow)
 	return BPF_CORE_READ(*subflow, __sk_common.skc_state) != BPF_TCP_SYN_RECV;
 }
 
-#define HANDSHAKE_TURNS (1 << 18) /* some milliseconds; what is waited for takes microseconds */
+#define HANDSHAKE_TURNS (1 << 20) /* some ten milliseconds; what is waited for takes microseconds */
 
 /*
  * What is known of the socket that is asked, or NULL. accept() gives an MPTCP connection away before the kernel, on
