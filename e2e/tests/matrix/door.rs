@@ -35,9 +35,14 @@ impl Door {
     /// Connects until that works.
     pub fn wait_until_reached(&mut self) {
         let patience = Duration::from_millis(200);
-        let reach = || stream(self.address).connect_timeout(&self.address.into(), patience).ok();
-        until("the other host to be reached", reach);
-        self.let_in().expect("accept");
+        let reach = || {
+            let client = stream(self.address);
+            client.connect_timeout(&self.address.into(), patience).ok()?;
+            Some(TcpStream::from(client))
+        };
+        let client = until("the other host to be reached", reach);
+        // connect() is done before the last packet of the handshake is there: who is not waited for is a stranger later.
+        self.fetch(client.local_addr().unwrap()).expect("accept");
         self.came.clear();
     }
 
