@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
-use carnet_e2e::sockets::{PATIENCE, listen, stream, until};
+use carnet_e2e::sockets::{PATIENCE, listen, until};
 
 use super::cell::{Family, Place};
 
@@ -35,11 +35,7 @@ impl Door {
     /// Connects until that works.
     pub fn wait_until_reached(&mut self) {
         let patience = Duration::from_millis(200);
-        let reach = || {
-            let client = stream(self.address);
-            client.connect_timeout(&self.address.into(), patience).ok()?;
-            Some(TcpStream::from(client))
-        };
+        let reach = || TcpStream::connect_timeout(&self.address, patience).ok();
         let client = until("the other host to be reached", reach);
         // connect() is done before the last packet of the handshake is there: who is not waited for is a stranger later.
         self.fetch(client.local_addr().unwrap()).expect("accept");
