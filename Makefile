@@ -111,6 +111,12 @@ test-wine: root-test-wine deps-test deps-windows debug ## root: that service bui
 	$(CARGO) build $(LOCKED) -p carnet --example service
 	$(TEST) -p carnet-e2e --test wine $(ALONE)
 
+# No tier: it builds the command a second time, with YARA-X. The rest of its tests are in test-unit.
+.PHONY: test-yara
+test-yara: root-test-yara deps-test ## root: bodies scanned with YARA-X, end to end
+	$(CARGO) build $(LOCKED) -p carnet-cli --features yara
+	$(TEST) -p carnet-e2e --features yara --test proxy $(ALONE) open::scan
+
 tiers:
 	@echo $(TIERS)
 

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use carnet_proxy::ca::{self, Authority, Certificate, Origin};
 use clap::{Args, Subcommand};
 
-use self::place::default_folder;
+pub use self::place::default_folder;
 use self::store::{Found, Store};
 use crate::stdout::write_out;
 

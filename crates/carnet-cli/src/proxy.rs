@@ -2,12 +2,18 @@
 //!
 //! ```text
 //! listeners ──► carnet_proxy::Service ──► told.rs: a line for each thing it says
-//!                    ▲ SIGHUP: the rules are read again; SIGTERM: it drains
+//!     ▲              ▲ SIGHUP: the rules are read again; SIGTERM: it drains, at once at the second (signals.rs)
+//! hand_over.rs: from the process before, and to the next one
 //! ```
 
+mod hand_over;
+mod open;
+mod options;
+mod scan;
+mod serving;
+mod signals;
 mod told;
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,13 +24,17 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use carnet_policy::file::Loader;
-use carnet_proxy::rules::{self, Mistake, Rules};
+use carnet_proxy::rules::{self, Mistake, Rate, Rules};
 use carnet_proxy::tap::{self, Tap};
-use carnet_proxy::{Inspection, Options, Service, channel, raise_file_limit};
+use carnet_proxy::{Inspection, Limits, Options, channel, raise_file_limit};
 use clap::Args;
 use nix::unistd::User;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::open::Opening;
+use self::options::{flows, rate, seconds};
+use self::scan::Scanning;
+use self::serving::Prepared;
 use self::told::Told;
 use crate::policy_file::Folder;
 use crate::run::print_line;
@@ -35,7 +45,8 @@ use crate::run::print_line;
 /// on to where the connection was going. `carnet serve`, or whatever else governs, is told of it by a policy: a
 /// [[provider]] with this address in `listen` and this process's cgroup or user as `owner`.
 ///
-/// SIGHUP reads the rules again. SIGTERM ends it: it accepts no more, and waits for the flows that are open.
+/// SIGHUP reads the rules again. SIGTERM ends it: it accepts no more, and waits for the flows that are open; a second one
+/// resets them. With --hand-over the next process takes over from the running one, and no connection is refused or lost.
 #[derive(Args, Debug)]
 pub struct Arguments {
     /// Where to listen, as 127.0.0.1:15001 or [::1]:15001; may be repeated
@@ -51,15 +62,37 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     tap: Option<PathBuf>,
 
+    #[command(flatten)]
+    open: open::Arguments,
+
+    #[command(flatten)]
+    scan: scan::Arguments,
+
     /// How long a destination may take to accept [default: as long as the kernel tries]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     connect_timeout: Option<Duration>,
 
     /// Most flows at a time; more wait [default: as many as there are files for]
-    #[arg(long, value_name = "NUMBER")]
-    max_flows: Option<usize>,
+    #[arg(long, value_name = "NUMBER", value_parser = flows)]
+    max_flows: Option<u32>,
 
-    /// How long open flows may go on after SIGTERM
+    /// Most flows of one user at a time; one more is reset [default: no limit]
+    #[arg(long, value_name = "NUMBER", value_parser = flows)]
+    max_flows_per_user: Option<u32>,
+
+    /// New flows in a second, or as 600/m or 1000/h; more wait [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    max_rate: Option<Rate>,
+
+    /// The same of one user; more are reset [default: no limit]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    max_rate_per_user: Option<Rate>,
+
+    /// Take over from the process that was started with the same path, where there is one, and let the next one take over
+    #[arg(long, value_name = "PATH")]
+    hand_over: Option<PathBuf>,
+
+    /// How long open flows may go on after SIGTERM, and after the next process has taken over
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
     drain: Duration,
 
@@ -89,18 +122,31 @@ pub fn proxy(arguments: Arguments) -> Result<ExitCode> {
         }
         None => None,
     };
-    let inspection = Arc::new(Inspection::new(rules, tap));
-    let service = Service::bind(&arguments.listen, options(&arguments))?.inspecting(Arc::clone(&inspection));
+    // A reader of standard output who does not read is not to stop flows.
+    let (reporter, mut reports) = channel(REPORTS);
+    let scanning = match Scanning::new(&arguments.scan, &reporter, &told) {
+        Err(mistakes) if scan::is_mistakes(&mistakes) => {
+            print_line(&mistakes.to_string());
+            return Ok(ExitCode::from(EXIT_MISTAKES));
+        }
+        scanning => scanning?,
+    };
+    let opening = Opening::new(&arguments.open, scanning.as_ref().map(Scanning::scan), &told)?;
+    let inspection = Arc::new(Inspection::new(Rules::default(), tap));
+    opening.prepare(&rules, &inspection)?;
+    if scanning.is_some() && !rules.open() {
+        told.warn("no rule says action = \"open\", so nothing is scanned");
+    }
+    inspection.replace(rules);
+    let mut prepared = Prepared::new(&arguments.listen, options(&arguments), arguments.hand_over.as_ref())?;
+    prepared.service = prepared.service.inspecting(Arc::clone(&inspection));
     if files < FILES_WANTED {
         told.warn(&format!(
             "the limit of open files is {files}, so about {} connections can be open at a time; more wait",
             files / 2
         ));
     }
-    told.ready(&service.addresses()?);
 
-    // A reader of standard output who does not read is not to stop flows.
-    let (reporter, mut reports) = channel(REPORTS);
     let (lost, writer) = (reporter.clone(), told.clone());
     let writer = thread::spawn(move || {
         while let Some(report) = reports.blocking_recv() {
@@ -111,15 +157,16 @@ pub fn proxy(arguments: Arguments) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads")?;
     let summary = runtime.block_on(async {
         let hang_up = signal(SignalKind::hangup()).context("cannot wait for signals")?;
-        let shutdown = shutdown()?;
-        tokio::spawn(reload_on(hang_up, arguments.rules, inspection, told.clone()));
-        anyhow::Ok(service.run(reporter, shutdown).await?)
+        tokio::spawn(reload_on(hang_up, arguments.rules, inspection, opening, scanning, told.clone()));
+        prepared.serve(reporter, &told).await
     })?;
     drop(runtime);
     told.lost(lost.lost());
     drop(lost);
     let _ = writer.join();
-    told.ended(summary);
+    if let Some(summary) = summary {
+        told.ended(summary);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -130,38 +177,44 @@ fn read(path: &Path) -> Result<Result<Rules, Vec<Mistake>>> {
 }
 
 /// Reads the rules again whenever it is told to. Those that hold stay where the new ones have mistakes.
-async fn reload_on(mut hang_up: Signal, path: Option<PathBuf>, inspection: Arc<Inspection>, told: Told) {
+async fn reload_on(
+    mut hang_up: Signal,
+    path: Option<PathBuf>,
+    inspection: Arc<Inspection>,
+    opening: Opening,
+    scanning: Option<Scanning>,
+    told: Told,
+) {
+    let opening = Arc::new(opening);
     let Some(path) = path else {
         while hang_up.recv().await.is_some() {
-            told.warn("there are no rules to be read again: --rules was not given");
+            match &scanning {
+                Some(scanning) => scanning.reload(&told).await,
+                None => told.warn("there are no rules to be read again: --rules was not given"),
+            }
         }
         return;
     };
     while hang_up.recv().await.is_some() {
-        let file = path.clone();
-        // Reading 100,000 names takes a while, in which flows are to go on.
-        match tokio::task::spawn_blocking(move || read(&file)).await {
-            Ok(Ok(Ok(rules))) => {
-                inspection.replace(rules);
-                told.rules(&[]);
+        if let Some(scanning) = &scanning {
+            scanning.reload(&told).await;
+        }
+        let (file, opening, inspection) = (path.clone(), Arc::clone(&opening), Arc::clone(&inspection));
+        let read_again = move || {
+            let rules = read(&file)?;
+            if let Ok(rules) = &rules {
+                opening.prepare(rules, &inspection)?;
             }
+            anyhow::Ok(rules.map(|rules| inspection.replace(rules)))
+        };
+        // Reading 100,000 names takes a while, in which flows are to go on.
+        match tokio::task::spawn_blocking(read_again).await {
+            Ok(Ok(Ok(()))) => told.rules(&[]),
             Ok(Ok(Err(mistakes))) => told.rules(&mistakes.iter().map(ToString::to_string).collect::<Vec<_>>()),
             Ok(Err(error)) => told.rules(&[format!("{error:#}")]),
             Err(error) => told.rules(&[error.to_string()]),
         }
     }
-}
-
-/// Ready when the process is to end.
-fn shutdown() -> Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    })
 }
 
 /// Where the rules' files and users are looked up.
@@ -178,18 +231,18 @@ impl rules::Host for ThisHost {
 }
 
 fn options(arguments: &Arguments) -> Options {
+    let limits = Limits {
+        flows_per_user: arguments.max_flows_per_user,
+        rate_per_user: arguments.max_rate_per_user,
+        rate: arguments.max_rate,
+    };
     Options {
         connect_timeout: arguments.connect_timeout,
-        max_flows: arguments.max_flows,
+        max_flows: arguments.max_flows.map(|flows| flows as usize),
+        limits,
         drain: arguments.drain,
         ..Options::default()
     }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let wanted = "write a number of seconds, as 30 or 0.5";
-    let seconds: f64 = text.parse().map_err(|_| wanted)?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| wanted.into())
 }
 
 /// Reports that may wait for a slow reader.

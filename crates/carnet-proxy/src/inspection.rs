@@ -2,11 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use crate::{
+    open::Opener,
     rules::{Outcome, Rules},
     tap::Tap,
 };
@@ -16,6 +17,7 @@ use crate::{
 pub struct Inspection {
     rules: RwLock<Arc<Held>>,
     tap: Option<Tap>,
+    opener: OnceLock<Arc<Opener>>,
 }
 
 /// Rules, and since when they hold.
@@ -28,12 +30,22 @@ pub(crate) struct Held {
 impl Inspection {
     /// These rules, from now on. With a tap, the flows are recorded of which a rule says so, or all where none does.
     pub fn new(rules: Rules, tap: Option<Tap>) -> Self {
-        Self { rules: RwLock::new(Arc::new(Held::new(rules))), tap }
+        Self { rules: RwLock::new(Arc::new(Held::new(rules))), tap, opener: OnceLock::new() }
     }
 
     /// Other rules hold for flows that come from now on. Those that have come keep theirs; rates begin anew.
     pub fn replace(&self, rules: Rules) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Held::new(rules));
+    }
+
+    /// Flows are opened with this, where rules say so. The first counts. Without one they are refused.
+    pub fn open_with(&self, opener: Arc<Opener>) {
+        let _ = self.opener.set(opener);
+    }
+
+    /// What flows are opened with, if there is something.
+    pub fn opener(&self) -> Option<&Arc<Opener>> {
+        self.opener.get()
     }
 
     /// What records a flow of which the rules say this.

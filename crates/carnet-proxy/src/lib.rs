@@ -37,11 +37,15 @@
 pub mod ca;
 mod error;
 mod files;
+pub mod har;
 mod inspection;
+mod limits;
 mod name;
+pub mod open;
 mod relay;
 mod report;
 pub mod rules;
+pub mod scan;
 mod service;
 pub mod tap;
 pub mod upstream;
@@ -50,6 +54,7 @@ pub use crate::{
     error::Error,
     files::raise_file_limit,
     inspection::Inspection,
+    limits::{Limit, Limits},
     name::{Found, Name, NameReader},
     relay::{End, Relayed, Side, relay, relay_after},
     report::{FlowReport, Report, Reporter, Sender, channel},

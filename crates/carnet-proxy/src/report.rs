@@ -9,7 +9,12 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::{Found, rules::Action};
+use crate::{
+    Found, Limit,
+    open::OpenReport,
+    rules::{Action, Rate},
+    scan::ScanReport,
+};
 
 /// What the service has to say.
 #[derive(Debug)]
@@ -26,6 +31,10 @@ pub enum Report {
     },
     /// What became of a flow, where rules apply. Once a flow: when its client has said what it wants, or at its end.
     Flow(Box<FlowReport>),
+    /// What happens where a flow is to be opened; any number of times.
+    Open(Box<OpenReport>),
+    /// Something was found in a body, where bodies are scanned; any number of times.
+    Scan(Box<ScanReport>),
     /// A connection came without a usable record, so it has no destination. It was reset.
     Unredirected {
         /// Who connected.
@@ -50,6 +59,21 @@ pub enum Report {
     Full {
         /// Flows that are open.
         flows: usize,
+    },
+    /// A user is over a limit of their own ([`Limits`](crate::Limits)): such connections are reset. Said again after ten
+    /// seconds at the earliest, where there are more.
+    OverLimit {
+        /// Which one.
+        limit: Limit,
+        /// The user; `None` where that is not known.
+        uid: Option<u32>,
+        /// Connections that were reset since it was said last, the one that is over the limit now included.
+        connections: u64,
+    },
+    /// New flows come faster than they may ([`Limits::rate`](crate::Limits::rate)): they wait. Said once.
+    RateReached {
+        /// As many as may.
+        rate: Rate,
     },
     /// `accept()` failed, for want of files or memory most likely: new flows wait, and it is tried again. Said once.
     AcceptFailed {

@@ -39,10 +39,10 @@ use std::{
 };
 
 pub use self::{
-    decision::{Action, Block, Decision, Outcome, Refusal, Rule},
+    decision::{Action, Block, Decision, Outcome, Refusal, Rule, Unread},
     facts::{Facts, Origin, Protocol},
     mistake::{Kind, Mistake},
-    rate::{Rate, TokenBucket},
+    rate::{NoRate, Rate, TokenBucket},
     source::Place,
     upstream::Upstream,
 };
@@ -128,6 +128,12 @@ impl Rules {
     /// The same for its cgroup.
     pub fn ask_for_cgroup(&self) -> bool {
         self.rules.iter().any(|rule| rule.conditions.early.cgroups.is_some())
+    }
+
+    /// Whether any flow is to be opened.
+    pub fn open(&self) -> bool {
+        let opens = |outcome: &Outcome| outcome.action == Action::Open;
+        opens(&self.default) || self.rules.iter().any(|rule| opens(&rule.outcome))
     }
 
     /// All rules, in their order.

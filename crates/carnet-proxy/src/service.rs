@@ -1,5 +1,7 @@
+mod admission;
 mod flow;
 mod inspected;
+mod opened;
 mod opening;
 mod refusal;
 mod route;
@@ -23,10 +25,11 @@ use tokio::{
 };
 
 use self::{
+    admission::{Admission, Admitted},
     flow::serve,
     route::{Recorded, Routes},
 };
-use crate::{Error, Inspection, Report, Reporter, files::flows_possible};
+use crate::{Error, Inspection, Limits, Report, Reporter, files::flows_possible, limits::Gate};
 
 /// The service, listening. Connections wait for [`run`](Self::run).
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub struct Options {
     /// Most flows at a time; more wait unaccepted. `None`: as many as the limit of open files has room for when the
     /// service begins (see [`raise_file_limit`](crate::raise_file_limit)).
     pub max_flows: Option<usize>,
+    /// What one user may take, and how fast connections may come.
+    pub limits: Limits,
     /// How long flows may go on after shutdown.
     pub drain: Duration,
 }
@@ -57,6 +62,8 @@ pub struct Options {
 pub struct Summary {
     /// Connections accepted.
     pub accepted: u64,
+    /// Those of them that were reset because their user was over a limit ([`Limits`]).
+    pub over_limits: u64,
     /// Flows reset because they had not ended in time after shutdown.
     pub cut_off: usize,
 }
@@ -70,6 +77,22 @@ impl Service {
     pub fn bind(addresses: &[SocketAddr], options: Options) -> Result<Self, Error> {
         let listen = |&address| listen(address).map_err(|source| Error::Bind { address, source });
         Self::from_listeners(addresses.iter().map(listen).collect::<Result<_, _>>()?, options)
+    }
+
+    /// The same, beside listeners that are there already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Bind`], [`Error::Listener`], [`Error::NoListener`].
+    pub fn bind_beside(
+        mut listeners: Vec<net::TcpListener>,
+        addresses: &[SocketAddr],
+        options: Options,
+    ) -> Result<Self, Error> {
+        if !addresses.is_empty() {
+            listeners.extend(Self::bind(addresses, options.clone())?.listeners);
+        }
+        Self::from_listeners(listeners, options)
     }
 
     /// Takes listeners which the caller has bound, and lengthens their queues.
@@ -117,6 +140,11 @@ impl Service {
         self.run_with(Recorded, reporter, shutdown).await
     }
 
+    /// Its listeners, in the order given, so that they can be passed on.
+    pub fn listeners(&self) -> &[net::TcpListener] {
+        &self.listeners
+    }
+
     async fn run_with(
         self,
         routes: impl Routes,
@@ -125,6 +153,8 @@ impl Service {
     ) -> Result<Summary, Error> {
         let mut listeners = Listeners::new(self.listeners)?;
         let desk = Arc::new(Desk { routes, reporter, options: self.options, inspection: self.inspection });
+        let gate = Gate::new(desk.options.limits);
+        let mut admission = Admission::new(Arc::clone(&gate));
         let max_flows = desk.options.max_flows.unwrap_or_else(flows_possible);
         let mut flows = JoinSet::new();
         let mut summary = Summary::default();
@@ -132,19 +162,29 @@ impl Service {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut pause = std::pin::pin!(time::sleep(Duration::ZERO));
 
+        let spawn = |flows: &mut JoinSet<()>, (client, peer, permit): Admitted| {
+            let flow = serve(client, peer, Arc::clone(&desk));
+            flows.spawn(async move {
+                flow.await;
+                drop(permit);
+            });
+        };
         loop {
             if flows.len() >= max_flows && !said_full {
                 said_full = true;
                 desk.reporter.report(Report::Full { flows: flows.len() });
             }
+            let may_accept = pause.is_elapsed() && admission.is_free() && flows.len() < max_flows;
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 Some(_) = flows.join_next() => {}
-                accepted = listeners.accept(), if pause.is_elapsed() && flows.len() < max_flows => match accepted {
+                accepted = listeners.accept(), if may_accept => match accepted {
                     Ok((client, peer)) => {
                         summary.accepted += 1;
-                        flows.spawn(serve(client, peer, Arc::clone(&desk)));
+                        if let Some(admitted) = admission.of(client, peer, &desk) {
+                            spawn(&mut flows, admitted);
+                        }
                     }
                     Err(error) if concerns_one_connection(&error) => {}
                     Err(error) => {
@@ -156,11 +196,16 @@ impl Service {
                         }
                     }
                 },
+                admitted = admission.turn(), if !admission.is_free() => spawn(&mut flows, admitted),
                 () = &mut pause, if !pause.is_elapsed() => {}
             }
         }
 
         drop(listeners);
+        if let Some(admitted) = admission.last() {
+            spawn(&mut flows, admitted);
+        }
+        summary.over_limits = gate.refused();
         let ended = async { while flows.join_next().await.is_some() {} };
         if time::timeout(desk.options.drain, ended).await.is_err() {
             summary.cut_off = flows.len();
@@ -176,6 +221,7 @@ impl Default for Options {
             connect_timeout: None,
             keepalive: Some(Duration::from_secs(60)),
             max_flows: None,
+            limits: Limits::default(),
             drain: Duration::from_secs(5),
         }
     }

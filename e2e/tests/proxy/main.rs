@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![forbid(unsafe_code)]
 
+mod handover;
+mod limits;
+mod open;
 mod rules;
 mod site;
 mod taps;

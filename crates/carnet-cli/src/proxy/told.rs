@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use carnet_proxy::rules::{Action, Protocol};
-use carnet_proxy::{FlowReport, Report, Summary};
+use carnet_proxy::{FlowReport, Limit, Report, Summary};
 use serde_json::{Value, json};
 
+use super::open;
 use crate::run::print_line;
 
 /// Standard output. A reader who goes away does not end the service.
@@ -25,11 +26,20 @@ impl Told {
         Self { json, gone: Arc::default(), turn: Arc::default() }
     }
 
-    /// It listens.
-    pub fn ready(&self, listen: &[SocketAddr]) {
-        let words = listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    /// It serves, and has taken over from this process.
+    pub fn ready(&self, listen: &[SocketAddr], before: Option<i32>) {
         let listen: Vec<_> = listen.iter().map(ToString::to_string).collect();
-        self.say(|| format!("listening at {words}"), || json!({ "type": "ready", "listen": listen }));
+        let words = || match before {
+            Some(before) => format!("listening at {}, taken over from process {before}", listen.join(", ")),
+            None => format!("listening at {}", listen.join(", ")),
+        };
+        self.say(words, || json!({ "type": "ready", "listen": listen, "taken_over_from": before }));
+    }
+
+    /// This process has taken over.
+    pub fn handed_over(&self, next: i32) {
+        let words = || format!("process {next} has taken over; open flows go on here");
+        self.say(words, || json!({ "type": "handed-over", "to": next }));
     }
 
     /// Rules were read again, with these mistakes.
@@ -42,6 +52,16 @@ impl Told {
         self.say(words, || json!({ "type": "rules", "in_force": in_force, "mistakes": mistakes }));
     }
 
+    /// Rules of YARA were read again: so many, or these mistakes.
+    pub fn yara(&self, read: &Result<usize, String>) {
+        let words = || match read {
+            Ok(count) => format!("{count} YARA rules are in force"),
+            Err(mistakes) => format!("{mistakes}\nthe YARA rules from before stay in force"),
+        };
+        let (count, mistakes) = (read.as_ref().ok(), read.as_ref().err());
+        self.say(words, || json!({ "type": "yara", "in_force": read.is_ok(), "rules": count, "mistakes": mistakes }));
+    }
+
     /// Something people should know.
     pub fn warn(&self, words: &str) {
         self.say(|| format!("warning: {words}"), || json!({ "type": "warning", "message": words }));
@@ -49,9 +69,16 @@ impl Told {
 
     /// It has ended.
     pub fn ended(&self, summary: Summary) {
-        let Summary { accepted, cut_off, .. } = summary;
-        let words = || format!("ended after {accepted} connections, of which {cut_off} were reset at the end");
-        self.say(words, || json!({ "type": "ended", "accepted": accepted, "cut_off": cut_off }));
+        let Summary { accepted, over_limits, cut_off, .. } = summary;
+        let words = || {
+            let limits = match over_limits {
+                0 => String::new(),
+                _ => format!("{over_limits} were reset because their users were over a limit, "),
+            };
+            format!("ended after {accepted} connections; {limits}{cut_off} were reset at the end")
+        };
+        let json = || json!({ "type": "ended", "accepted": accepted, "over_limits": over_limits, "cut_off": cut_off });
+        self.say(words, json);
     }
 
     /// Reports that nobody has seen because they came faster than they were read.
@@ -82,7 +109,9 @@ impl Told {
     /// What the service has to say.
     pub fn report(&self, report: Report) {
         match report {
+            Report::Scan(scan) => self.say(|| super::scan::words_of(&scan), || super::scan::json_of(&scan)),
             Report::Flow(flow) => self.say(|| words_of(&flow), || json_of(&flow)),
+            Report::Open(report) => self.say(|| open::words_of(&report), || open::json_of(&report)),
             Report::Refused { flow_id, destination, error, .. } => {
                 let (flow, destination) = (format!("{flow_id:032x}"), destination.to_string());
                 let error = with_cause(&error);
@@ -95,6 +124,24 @@ impl Told {
                 self.warn(&format!("{peer} was not redirected here, and is reset: {error}"));
             }
             Report::Full { flows } => self.warn(&format!("{flows} connections are open, all there may be; more wait")),
+            Report::OverLimit { limit, uid, connections } => {
+                let limit = match limit {
+                    Limit::FlowsPerUser => "flows-per-user",
+                    _ => "rate-per-user",
+                };
+                let whose = uid.map_or("users that are not known".into(), |uid| format!("user {uid}"));
+                self.say(
+                    || format!("warning: {whose} is over --max-{limit}: {connections} connections were reset"),
+                    || json!({ "type": "limit", "limit": limit, "uid": uid, "connections": connections }),
+                );
+            }
+            Report::RateReached { rate } => {
+                let seconds = rate.period.as_secs();
+                self.say(
+                    || format!("warning: --max-rate is reached, {} in {seconds} s: new connections wait", rate.flows),
+                    || json!({ "type": "limit", "limit": "rate", "uid": null, "connections": null }),
+                );
+            }
             Report::AcceptFailed { flows, error } => {
                 self.warn(&format!("cannot accept connections for now, {flows} are open: {error}"));
             }
@@ -168,6 +215,7 @@ pub fn with_cause(error: &dyn Error) -> String {
 fn action(action: Action) -> &'static str {
     match action {
         Action::Block => "block",
+        Action::Open => "open",
         _ => "allow",
     }
 }

@@ -40,6 +40,8 @@ pub struct Outcome {
     pub rate: Option<TokenBucket>,
     /// Through what they pass; `None`: straight on.
     pub upstream: Option<Arc<Upstream>>,
+    /// Of flows that are to be opened: what becomes of those that cannot be read.
+    pub unread: Unread,
 }
 
 /// Whether flows pass.
@@ -50,6 +52,18 @@ pub enum Action {
     #[default]
     Allow,
     /// They are refused.
+    Block,
+    /// They pass, and what is in them is read: TLS is opened.
+    Open,
+}
+
+/// What becomes of a flow that is to be opened, where that is not possible.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Unread {
+    /// It passes as it is.
+    #[default]
+    Pass,
+    /// It is refused.
     Block,
 }
 

@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use super::{
     Protocol, Rate, TokenBucket,
     conditions::{Conditions, Early, Late, Sorted},
-    decision::{Action, Block, Outcome, Refusal, Rule},
+    decision::{Action, Block, Outcome, Refusal, Rule, Unread},
     index::Lists,
     mistake::Kind,
     names::NamedLists,
@@ -184,6 +184,7 @@ fn outcome(reader: &mut Reader, upstreams: &Upstreams, keys: &Keys) -> Option<Ou
         tap: reader.flag(keys, "tap"),
         rate: rate(reader, keys).map(TokenBucket::new),
         upstream: keys.value("upstream").and_then(|value| upstreams.named(reader, value)),
+        unread: keys.value("unread").and_then(|value| reader.word("unread", value, UNREAD)).unwrap_or_default(),
     };
     let (misplaced, what, advice) = match action? {
         Action::Block => {
@@ -194,8 +195,16 @@ fn outcome(reader: &mut Reader, upstreams: &Upstreams, keys: &Keys) -> Option<Ou
             let what = "what is allowed without a rate is not refused";
             (&["block", "reason"][..], what, "remove it, or write action = \"block\"")
         }
-        Action::Allow => (&[][..], "", ""),
+        Action::Open if keys.value("rate").is_none() && outcome.unread == Unread::Pass => {
+            let what = "what is opened without a rate is not refused";
+            (&["block", "reason"][..], what, "remove it, or add unread = \"block\"")
+        }
+        Action::Open | Action::Allow => (&[][..], "", ""),
     };
+    if action? != Action::Open && keys.value("unread").is_some() {
+        let what = "\"unread\" has no use here: only what is opened is to be read";
+        reader.mistake(Kind::MisplacedKey, keys.key_span("unread"), what, "remove it, or write action = \"open\"");
+    }
     for key in misplaced.iter().filter(|key| keys.value(key).is_some()) {
         reader.mistake(Kind::MisplacedKey, keys.key_span(key), format!("{key:?} has no use here: {what}"), advice);
     }
@@ -203,13 +212,7 @@ fn outcome(reader: &mut Reader, upstreams: &Upstreams, keys: &Keys) -> Option<Ou
 }
 
 fn action(reader: &mut Reader, value: &Value) -> Option<Action> {
-    if value.get_ref().as_str() == Some("open") {
-        let what = "\"open\" is for TLS that is to be decrypted, which this version cannot do";
-        let action = "write action = \"allow\": names, ALPN and JA4 are seen without it";
-        reader.mistake(Kind::NotYet, value.span(), what, action);
-        return None;
-    }
-    reader.word("action", value, &[("allow", Action::Allow), ("block", Action::Block)])
+    reader.word("action", value, &[("allow", Action::Allow), ("block", Action::Block), ("open", Action::Open)])
 }
 
 fn rate(reader: &mut Reader, keys: &Keys) -> Option<Rate> {
@@ -244,7 +247,9 @@ fn rate(reader: &mut Reader, keys: &Keys) -> Option<Rate> {
 
 const CONDITIONS: &[&str] = &["name", "to", "ports", "uid", "exe", "cgroup", "protocol", "alpn", "ja4", "ech"];
 
-const OUTCOME: &[&str] = &["action", "block", "reason", "log", "tap", "rate", "burst", "upstream"];
+const OUTCOME: &[&str] = &["action", "block", "reason", "log", "tap", "rate", "burst", "upstream", "unread"];
+
+const UNREAD: &[(&str, Unread)] = &[("pass", Unread::Pass), ("block", Unread::Block)];
 
 const PROTOCOLS: &[(&str, Option<Protocol>)] = &[
     ("tls", Some(Protocol::Tls)),

@@ -116,6 +116,4 @@ kinds! {
     UnreadableFile "unreadable-file"
     /// What must be unique is there twice.
     Duplicate "duplicate"
-    /// What the language has a word for, and this version cannot do.
-    NotYet "not-yet"
 }

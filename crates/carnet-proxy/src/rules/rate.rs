@@ -1,6 +1,7 @@
 //! How many new flows a rule lets through.
 
 use std::{
+    str::FromStr,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -54,6 +55,23 @@ impl Rate {
     }
 }
 
+/// A text is no [`Rate`].
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{what}; {action}")]
+pub struct NoRate {
+    what: String,
+    action: String,
+}
+
+/// As rules have it: `10/s`, `600/m` or `1000/h`.
+impl FromStr for Rate {
+    type Err = NoRate;
+
+    fn from_str(text: &str) -> Result<Self, NoRate> {
+        Self::parse(text).map_err(|(what, action)| NoRate { what, action })
+    }
+}
+
 impl TokenBucket {
     /// A full one.
     pub fn new(rate: Rate) -> Self {
@@ -75,6 +93,18 @@ impl TokenBucket {
             (full_at - now <= room).then(|| full_at.saturating_add(interval))
         };
         self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    /// In how long there is a token, where nobody takes it meanwhile. Zero: now.
+    pub fn next(&self, now: Duration) -> Duration {
+        let room = self.rate.interval().saturating_mul(u64::from(self.rate.burst.max(1) - 1));
+        let missing = self.full_at.load(Ordering::Relaxed).saturating_sub(nanoseconds(now));
+        Duration::from_nanos(missing.saturating_sub(room))
+    }
+
+    /// Whether no token is missing: it is as good as new.
+    pub fn is_full(&self, now: Duration) -> bool {
+        self.full_at.load(Ordering::Relaxed) <= nanoseconds(now)
     }
 }
 

@@ -1,12 +1,13 @@
 //! A flow to which rules apply, from its first bytes to its end.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 
 use super::{
     Desk,
     flow::dial,
+    opened::{Verdict, no_opener, open, subject},
     opening::{Opening, Waited},
     refusal::refuse,
     route::{Route, Routes},
@@ -16,14 +17,27 @@ use super::{
 use crate::{
     End, FlowReport, Found, Inspection, Name, NameReader, Report, Reporter,
     inspection::Held,
+    open::OpenFlow,
     relay::{broken, relay_after},
-    rules::{Action, Decision, Facts},
+    rules::{Action, Decision, Facts, Outcome},
     tap::TapFlow,
     upstream::Target,
 };
 
 /// A flow that passes, connected on both sides.
-pub(super) struct Inspected {
+pub(super) enum Inspected {
+    /// As it is.
+    Untouched(Untouched),
+    /// And what is in it is read.
+    Open {
+        flow: OpenFlow,
+        /// What the client has sent, and nobody has got.
+        early: Vec<u8>,
+    },
+}
+
+/// A flow of which every byte passes as it came.
+pub(super) struct Untouched {
     server: TcpStream,
     /// What the client has sent, and the server has not got.
     early: Vec<u8>,
@@ -41,12 +55,15 @@ pub(super) async fn inspect<T: Routes, R: Reporter>(
     desk: &Desk<T, R>,
 ) -> Option<Inspected> {
     let held = inspection.held();
-    let whose = Whose::of(desk.routes.flow(client), &held.rules, inspection.taps());
+    // Who pins is remembered by program.
+    let asks_for_exe = inspection.taps() || held.rules.open();
+    let whose = Arc::new(Whose::of(desk.routes.flow(client), &held.rules, asks_for_exe));
     let mut opening = Opening::default();
     let mut server = None;
 
     let early = held.rules.decide_without_name(route.destination, &whose.facts());
-    if early.is_none() {
+    // What is to be opened is looked at first, whatever decides.
+    if early.is_none_or(|decision| decision.outcome.action == Action::Open) {
         match wait(&mut opening, client, &mut server, &route, &held, desk).await {
             Ok(Waited::Gone) => return None,
             Ok(Waited::Read | Waited::Nothing) => {}
@@ -58,7 +75,7 @@ pub(super) async fn inspect<T: Routes, R: Reporter>(
     let mut report = Some(report(&route, &whose, &decision, admitted));
 
     let Opening { bytes, reader, found } = opening;
-    if !admitted || decision.outcome.action != Action::Allow {
+    if !admitted || decision.outcome.action == Action::Block {
         say(&desk.reporter, &mut report, found.as_ref());
         refuse(client, found.map(|found| found.protocol), &decision.outcome.refusal).await;
         return None;
@@ -74,28 +91,80 @@ pub(super) async fn inspect<T: Routes, R: Reporter>(
         flow: whose.flow.as_ref(),
         executable: whose.exe.as_deref(),
     };
+    let mut server = match connect(server, &target, decision.outcome, client, desk).await {
+        Some(Ok(server)) => server,
+        Some(Err(error)) => return refused(desk, &route, error),
+        None => return None,
+    };
+    let tap = |client: &TcpStream, name| {
+        inspection.tap_for(&held, decision.outcome).map(|tap| Box::new(whose.tapped(tap, client, &route, name)))
+    };
+    if decision.outcome.action == Action::Open {
+        let Some(opener) = inspection.opener() else { return refused(desk, &route, no_opener()) };
+        let subject = subject(opener, &held, route, &whose, found.clone(), decision.outcome.unread);
+        let verdict = tokio::select! {
+            biased;
+            verdict = open(subject, server, desk) => verdict,
+            _ = broken(client) => return None,
+        };
+        server = match verdict {
+            Verdict::Open(flow) => {
+                let tap = tap(client, name);
+                return Some(Inspected::Open { flow: OpenFlow { tap, ..flow }, early: bytes });
+            }
+            Verdict::Pass(Some(server)) => server,
+            Verdict::Pass(None) => match connect(None, &target, decision.outcome, client, desk).await {
+                Some(Ok(server)) => server,
+                Some(Err(error)) => return refused(desk, &route, error),
+                None => return None,
+            },
+            Verdict::Refuse => {
+                say(&desk.reporter, &mut report, found.as_ref());
+                refuse(client, found.map(|found| found.protocol), &decision.outcome.refusal).await;
+                return None;
+            }
+        };
+    }
+    let tap = tap(client, name);
+    Some(Inspected::Untouched(Untouched { server, early: bytes, reader, report, tap }))
+}
+
+/// A connection to the server, the one that is there or a new one. `None`: the client has gone meanwhile.
+async fn connect<T: Routes, R: Reporter>(
+    server: Option<TcpStream>,
+    target: &Target<'_>,
+    outcome: &Outcome,
+    client: &TcpStream,
+    desk: &Desk<T, R>,
+) -> Option<io::Result<TcpStream>> {
     let dialling = async {
-        match (server, &decision.outcome.upstream) {
+        match (server, &outcome.upstream) {
             (Some(server), _) => Ok(server),
-            (None, Some(upstream)) => through(upstream, &target, client, desk).await,
-            (None, None) => dial(client, route.destination, &desk.routes, &desk.options).await,
+            (None, Some(upstream)) => through(upstream, target, client, desk).await,
+            (None, None) => dial(client, target.address, &desk.routes, &desk.options).await,
         }
     };
-    let server = tokio::select! {
+    tokio::select! {
         biased;
-        result = dialling => match result {
-            Ok(server) => server,
-            Err(error) => return refused(desk, &route, error),
-        },
-        _ = broken(client) => return None,
-    };
-    let tap = inspection.tap_for(&held, decision.outcome).map(|tap| Box::new(whose.tapped(tap, client, &route, name)));
-    Some(Inspected { server, early: bytes, reader, report, tap })
+        result = dialling => Some(result),
+        _ = broken(client) => None,
+    }
 }
 
 impl Inspected {
-    /// Passes bytes until both sides have ended.
+    /// Serves until both sides have ended.
     pub(super) async fn relay(self, client: TcpStream, reporter: &impl Reporter) {
+        match self {
+            Self::Untouched(untouched) => untouched.relay(client, reporter).await,
+            // Boxed: flows that are not opened are not to have room for it.
+            Self::Open { flow, early } => Box::pin(flow.run(client, early, reporter)).await,
+        }
+    }
+}
+
+impl Untouched {
+    /// Passes bytes until both sides have ended.
+    async fn relay(self, client: TcpStream, reporter: &impl Reporter) {
         let Self { server, early, mut reader, mut report, tap } = self;
         let tap = tap.as_deref();
         if let Some(tap) = tap {
@@ -148,7 +217,7 @@ async fn wait<T: Routes, R: Reporter>(
     opening.wait(client, None, spoke).await
 }
 
-fn facts<'f>(found: Option<&'f Found>, route: &Route, whose: &'f Whose) -> Facts<'f> {
+pub(super) fn facts<'f>(found: Option<&'f Found>, route: &Route, whose: &'f Whose) -> Facts<'f> {
     Facts {
         name: found.and_then(|found| found.name.as_ref()).map(|name| name.as_str()),
         protocol: found.map(|found| found.protocol),

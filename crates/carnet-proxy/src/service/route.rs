@@ -18,6 +18,11 @@ pub(super) trait Routes: Send + Sync + 'static {
     /// Carries the record over to the socket with which to go on, just before it connects.
     fn carry(&self, accepted: &TcpStream, onward: &TcpSocket) -> Result<(), carnet::Error>;
 
+    /// Whose the flow is.
+    fn uid(&self, accepted: &TcpStream) -> Option<u32> {
+        self.flow(accepted).map(|flow| flow.origin().uid)
+    }
+
     /// All that is known of the flow.
     fn flow(&self, _accepted: &TcpStream) -> Option<Flow> {
         None

@@ -1,6 +1,8 @@
 //! The service over loopback. What the kernel's records say is for the end-to-end tests; here a fixed answer stands in
 //! for them, and the connections on both sides are real.
 
+mod limits;
+
 use std::{io, net::SocketAddr, time::Duration};
 
 use carnet::ErrorKind;
@@ -32,7 +34,7 @@ async fn without_an_engine_connections_are_reset_and_said_to_be() {
             report => panic!("{report:?}"),
         }
     }
-    assert_eq!(running.stop().await, Summary { accepted: 2, cut_off: 0 });
+    assert_eq!(running.stop().await, Summary { accepted: 2, cut_off: 0, ..Summary::default() });
 }
 
 #[tokio::test]
@@ -52,7 +54,7 @@ async fn a_flow_is_relayed_and_its_name_reported() {
         Report::Name { flow_id: 7, depth: 2, found } => assert_eq!(found.name, Some(Name::Host("a.example".into()))),
         report => panic!("{report:?}"),
     }
-    assert_eq!(running.stop().await, Summary { accepted: 1, cut_off: 0 });
+    assert_eq!(running.stop().await, Summary { accepted: 1, cut_off: 0, ..Summary::default() });
 }
 
 #[tokio::test]
@@ -133,7 +135,7 @@ async fn a_client_that_resets_ends_the_dialling() {
     within(dialled.recv()).await.unwrap();
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
-    assert_eq!(running.stop().await, Summary { accepted: 1, cut_off: 0 });
+    assert_eq!(running.stop().await, Summary { accepted: 1, cut_off: 0, ..Summary::default() });
 }
 
 #[tokio::test]
@@ -188,7 +190,7 @@ async fn flows_that_do_not_end_in_time_are_reset() {
     client.write_all(b"x").await.unwrap();
     assert_eq!(server.read_u8().await.unwrap(), b'x');
 
-    assert_eq!(running.stop().await, Summary { accepted: 1, cut_off: 1 });
+    assert_eq!(running.stop().await, Summary { accepted: 1, cut_off: 1, ..Summary::default() });
     for socket in [&mut client, &mut server] {
         assert_eq!(read_error(socket).await, io::ErrorKind::ConnectionReset);
     }

@@ -46,6 +46,7 @@ fn the_reference_has_every_key_and_every_kind_of_mistake() {
         "rate",
         "burst",
         "upstream",
+        "unread",
         "names",
         "file",
         "subdomains",
