@@ -18,7 +18,7 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// Finds it in `/proc/self/mounts`; its place is never assumed, since hybrid systems have it elsewhere.
+    /// Finds it in `/proc/thread-self/mounts`; its place is never assumed, since hybrid systems have it elsewhere.
     pub fn find() -> Result<Self, Error> {
         match mounts::of_type(&mounts::read()?, "cgroup2").next() {
             Some(mount) => Ok(Self { mount }),

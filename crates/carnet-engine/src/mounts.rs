@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use crate::Error;
 
-/// The contents of `/proc/self/mounts`.
+/// The contents of `/proc/thread-self/mounts`: a thread may have a mount namespace of its own, and `/proc/self` is the
+/// first thread's.
 pub fn read() -> Result<String, Error> {
-    fs::read_to_string("/proc/self/mounts").map_err(|error| Error::io("cannot read /proc/self/mounts", error))
+    fs::read_to_string("/proc/thread-self/mounts")
+        .map_err(|error| Error::io("cannot read /proc/thread-self/mounts", error))
 }
 
 /// Where file systems of a type are mounted, in the order of the contents.
@@ -19,7 +21,7 @@ pub fn of_type(mounts: &str, wanted: &str) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// `/proc/self/mounts` writes space, tab, newline and backslash as three octal digits.
+/// The kernel writes space, tab, newline and backslash as three octal digits.
 fn unescape(field: &str) -> PathBuf {
     let mut out = String::with_capacity(field.len());
     let mut rest = field;

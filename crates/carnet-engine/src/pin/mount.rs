@@ -7,7 +7,7 @@ use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use crate::{Error, ErrorKind, mounts};
 
-/// Where a bpf file system is mounted, by `/proc/self/mounts`: `/sys/fs/bpf` where there is one, else the first.
+/// Where a bpf file system is mounted, by `/proc/thread-self/mounts`: `/sys/fs/bpf` where there is one, else the first.
 pub fn mount_point() -> Result<PathBuf, Error> {
     choose(&mounts::read()?).ok_or_else(|| Error::new(ErrorKind::NoBpffs, "no bpf file system is mounted"))
 }
